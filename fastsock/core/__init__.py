@@ -1,0 +1,1 @@
+"""What everything rests on: configuration, security, errors, limits."""

@@ -1,0 +1,1 @@
+"""SQLAlchemy tables; imported by `fastsock.db` only."""

@@ -1,0 +1,1 @@
+"""WebSockets: frames in, commands out, and the way back."""
