@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from actors.commands import LinkCommand, Origin
+from actors.commands import LinkCommand
 from fastsock.schemas.log import Entry
 
 
@@ -21,7 +21,7 @@ class Failure(msgspec.Struct, frozen=True, array_like=True, gc=False):
     retry_after_ms: int | None = None
 
 
-# --- effects ---------------------------------------------------------------------------------------------------------
+# --- effects -----------------------------------------------------------------------------------------------------
 
 
 class Persist(msgspec.Struct, frozen=True, gc=False):
@@ -41,6 +41,13 @@ class Tell(msgspec.Struct, frozen=True, gc=False):
 
     to: str
     command: LinkCommand
+
+
+class Summon(msgspec.Struct, frozen=True, gc=False):
+    """Invite the gateways that hold this user's sockets to attach ``conversation`` after ``since``."""
+
+    conversation: str
+    since: int
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -70,9 +77,9 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     close_code: int
 
 
-Effect = Persist | FanOut | Tell | Reply | Fail | SetTimer | Cut
+Effect = Persist | FanOut | Tell | Summon | Reply | Fail | SetTimer | Cut
 
-# --- deliveries: host to gateway ---------------------------------------------------------------------------------------
+# --- deliveries: host to gateway ---------------------------------------------------------------------------------
 
 
 class Frame(msgspec.Struct, frozen=True, array_like=True, tag="f", gc=False):

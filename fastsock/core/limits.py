@@ -43,15 +43,17 @@ MAX_REQUESTS = 50_000
 MAX_MAILBOX = 1_000
 """Commands waiting in one activation while it loads or commits. At the bound: ``overloaded``."""
 MAX_PENDING_ENTRIES = 20_000
-"""Entries of one host that wait for persistence. At the bound: ``overloaded``, or ``storage_unavailable`` in an outage."""
+"""Entries of one host that wait for persistence. At the bound: ``overloaded``."""
 MAX_ACTIVATIONS = 100_000
 """Active actors of one host. At the bound the idlest is passivated; if none is idle: ``overloaded``."""
 MAX_APPEND_ENTRIES = 5_000
 """Entries of one transaction."""
 MAX_HELD_FRAMES = 1_000
-"""Frames a gateway holds per topic while it waits for a gap to be filled. At the bound they are dropped and read again from the log."""
+"""Frames a gateway holds per topic until a gap is filled. At the bound they are dropped, and read again from the log."""
 MAX_OUTBOX_BYTES = 1024 * 1024
 """Bytes waiting for one socket beyond what the kernel took. At the bound: close 4008."""
+MAX_CONNECTIONS_PER_USER = 20
+"""Sockets of one user. At the bound the oldest is closed with 4003."""
 MAX_LINK_PEERS = 10_000
 """Senders whose last batch number a host remembers."""
 
@@ -68,7 +70,7 @@ DETACH_LINGER_MS = 30_000
 POLL_HOLD_MS = 10_000
 """A host answers an empty long poll after so long."""
 PEER_GONE_MS = 30_000
-"""A gateway that has not polled for so long is forgotten by the host, with its topics and devices; 3 x `POLL_HOLD_MS`."""
+"""A gateway that has not polled for so long is forgotten by the host, with its topics and devices: 3 `POLL_HOLD_MS`."""
 RETRY_MIN_MS = 20
 RETRY_MAX_MS = 1_000
 """A link's pause between two tries of one batch doubles from the first to the second."""

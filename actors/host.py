@@ -1,0 +1,503 @@
+"""The host: thousands of light actors in one process, and everything that keeps them honest.
+
+A host takes batches of envelopes from gateways and other hosts, hands each command to the actor it names, and carries
+out the effects. It is synchronous and pure: it never waits. What it needs from outside it offers to be taken
+(`next_append`, `next_load`, `next_check`, `next_read`, `next_lease`, `next_forward`), and is told what came of it
+(`appended`, `loaded`, ...); deliveries to gateways are pulled from it (`poll`). Its shell in `actors.runtime` and the
+simulator in ``tests/simulation`` drive the very same object.
+
+The way of a message through it: `receive` -> `Room.handle` -> `Persist` -> `next_append` -> the writer commits ->
+`appended` -> `Room.handle(Committed)` -> `FanOut`, `Reply` -> `poll`. Nothing is shown or answered before its commit.
+
+A host that is *fenced* (the log says that somebody else has written to a conversation) throws that activation away and
+handles what it had not committed anew, with the state that the database has now; its clients notice a delay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from actors.activations import Activation, Activations, Mail
+from actors.appender import Appender, Waiting
+from actors.commands import (
+    Attach,
+    CatchUp,
+    Command,
+    Committed,
+    Describe,
+    Detach,
+    Envelope,
+    GatewayGone,
+    LinkCommand,
+    Origin,
+    TimerFired,
+)
+from actors.effects import (
+    Answer,
+    CaughtUp,
+    Cut,
+    CutSocket,
+    Delivery,
+    Effect,
+    Fail,
+    Failed,
+    Failure,
+    FanOut,
+    Frame,
+    Invite,
+    Persist,
+    Reply,
+    SetTimer,
+    Summon,
+    Tell,
+)
+from actors.ids import IdLease
+from actors.link import Batch, Downlink, Inbox
+from actors.placement import Placement, shard_of
+from actors.presence import TIMERS, Presence
+from actors.room import Room
+from actors.timers import Timers
+from actors.topics import Read, Topics
+from actors.uplinks import Accepted, Behind, Stale, Uplinks
+from fastsock.core.limits import (
+    CATCH_UP_PAGE,
+    MAX_ACTIVATIONS,
+    MAX_MAILBOX,
+    MAX_PENDING_ENTRIES,
+    PEER_GONE_MS,
+    RETRY_AFTER_MS,
+    STORAGE_PATIENCE_MS,
+)
+from fastsock.schemas import frames, names
+from fastsock.schemas.log import ConversationState, Entry, Fenced, Outcome, Refused
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Host:
+    """One host. ``name`` is its actor's name; ``incarnation`` is new with each start of its process.
+
+    Every ``now_ms`` is milliseconds since 1970 UTC, from a clock that never goes back.
+    """
+
+    def __init__(self, name: str, incarnation: str, placement: Placement, writers: int = 1) -> None:
+        self.name = name
+        self.peer = f"{name}/{incarnation}"
+        """How this host signs its own batches."""
+        self.ids = IdLease()
+        self.uplinks = Uplinks(placement)
+        self.counts = {"commands": 0, "entries": 0, "frames": 0, "fenced": 0, "dropped_tells": 0, "lost_downlinks": 0}
+        self.placement_suspect = False
+        """Whether somebody else has written to a conversation of ours: the shell should read the placement again."""
+        self._activations = Activations()
+        self._appenders = [Appender() for _ in range(writers)]
+        self._topics = Topics()
+        self._downlinks: dict[str, Downlink] = {}
+        self._sessions = 0
+        self._inbox = Inbox()
+        self._timers = Timers()
+        self._local: deque[Envelope] = deque()
+        self._woken: dict[str, None] = {}
+
+    @property
+    def placement(self) -> Placement:
+        return self.uplinks.placement
+
+    # --- what comes in -------------------------------------------------------------------------------------------
+
+    def receive(
+        self, sender: str, number: int, epoch: int, envelopes: list[Envelope], now_ms: int
+    ) -> Accepted | Stale | Behind:
+        """Take a batch. Nothing of it is taken unless the answer is `Accepted`; a repeated one changes nothing.
+
+        Whoever is not a host gets a downlink with its first batch; hosts only tell, and are told nothing back.
+        """
+        if epoch < self.placement.epoch:
+            return Stale(self.placement)
+        if epoch > self.placement.epoch:
+            return Behind()
+        is_host = sender.partition("/")[0] in self.placement.hosts
+        session = "" if is_host else self._downlink(sender, now_ms).session
+        if self._inbox.accept(sender, number):
+            for envelope in envelopes:
+                self._dispatch(envelope, sender, now_ms)
+            self._settle(now_ms)
+        return Accepted(session)
+
+    def move(self, placement: Placement, now_ms: int) -> None:
+        """Learn a newer placement; what lives elsewhere by it is dropped as soon as nothing of it is under way."""
+        if self.uplinks.move(placement):
+            for activation in self._activations:
+                if placement.owner(activation.name) != self.name and activation.idle:
+                    self._deactivate(activation.name)
+            self._settle(now_ms)
+
+    def _dispatch(self, envelope: Envelope, sender: str, now_ms: int) -> None:
+        self.counts["commands"] += 1
+        command, topic = envelope.command, envelope.to
+        origin = Origin(sender, envelope.request) if envelope.request else None
+        if isinstance(command, Attach):
+            self._attach(topic, sender, command.since)
+            self._perform_one(Reply(b"null"), origin, topic)
+        elif isinstance(command, Detach):
+            self._topics.detach(topic, sender)
+        elif isinstance(command, CatchUp):
+            self._topics.lack(topic, sender, command.since)
+        else:
+            self._hand_over(topic, command, origin, sender, now_ms)
+
+    def _attach(self, topic: str, gateway: str, since: int) -> None:
+        self._topics.attach(topic, gateway)
+        if topic.startswith("user:"):
+            return
+        activation = self._activations.get(topic)
+        if activation is None or not isinstance(activation.actor, Room):
+            self._topics.check(topic, gateway, since)
+        elif activation.actor.head > since:
+            self._topics.lack(topic, gateway, since)
+
+    def _hand_over(self, name: str, command: LinkCommand, origin: Origin | None, sender: str, now_ms: int) -> None:
+        activation = self._activations.use(name, now_ms)
+        if activation is None:
+            text = f"{self.name} is full: {MAX_ACTIVATIONS:,} of {MAX_ACTIVATIONS:,} actors are active, none is idle"
+            self._refuse(origin, "overloaded", text)
+        elif activation.actor is None:
+            if not self._activations.post(activation, Mail(command, origin, now_ms)):
+                text = f"{name} is starting, and {MAX_MAILBOX:,} of {MAX_MAILBOX:,} commands wait for it"
+                self._refuse(origin, "overloaded", text)
+        else:
+            self._act(activation, command, origin, sender, now_ms)
+
+    def _act(
+        self, activation: Activation, command: LinkCommand, origin: Origin | None, sender: str, now_ms: int
+    ) -> None:
+        actor = activation.actor
+        if isinstance(actor, Presence):
+            self._perform(actor.handle(command, now_ms, sender), command, origin, activation.name, now_ms)
+        elif isinstance(actor, Room):
+            if not isinstance(command, Describe):
+                refusal = self._no_room_for_an_entry()
+                if refusal is not None:
+                    self._refuse(origin, *refusal)
+                    return
+            self._perform(actor.handle(command, now_ms), command, origin, activation.name, now_ms)
+
+    def _no_room_for_an_entry(self) -> tuple[str, str] | None:
+        """Why no command that may lead to a `Persist` can be taken now; asked before the actor changes its mind."""
+        waiting = sum(map(len, self._appenders))
+        if waiting >= MAX_PENDING_ENTRIES:
+            text = f"{waiting:,} of {MAX_PENDING_ENTRIES:,} entries wait for the database at {self.name}"
+            return "overloaded", text
+        if not self.ids:
+            return "storage_unavailable", f"{self.name} has no message ids left: the database has not leased new ones"
+        return None
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def _perform(
+        self, effects: list[Effect], command: LinkCommand, origin: Origin | None, name: str, now_ms: int
+    ) -> None:
+        for effect in effects:
+            if isinstance(effect, Persist):
+                effect.entry.id = self.ids.take()
+                self.counts["entries"] += 1
+                self._appender(name).add(Waiting(effect.entry, command, origin, now_ms))
+            elif isinstance(effect, SetTimer):
+                self._timers.set(name, effect.tag, effect.at_ms)
+            else:
+                self._perform_one(effect, origin, name)
+
+    def _perform_one(
+        self, effect: FanOut | Tell | Summon | Reply | Fail | Cut, origin: Origin | None, name: str
+    ) -> None:
+        if isinstance(effect, Reply):
+            if origin is not None:
+                self._deliver(origin.peer, Answer(origin.request, effect.payload))
+        elif isinstance(effect, Fail):
+            if origin is not None:
+                self._deliver(origin.peer, Failed(origin.request, effect.failure))
+        elif isinstance(effect, FanOut):
+            self._fan_out(effect.entry, self._topics.gateways(name))
+        elif isinstance(effect, Tell):
+            self._tell(Envelope(effect.to, 0, effect.command))
+        elif isinstance(effect, Summon):
+            invite = Invite(names.parse(name).ids[0], effect.conversation, effect.since)
+            for gateway in self._topics.gateways(name):
+                self._deliver(gateway, invite)
+        else:
+            self._deliver(effect.gateway, CutSocket(effect.connection_id, effect.close_code))
+
+    def _fan_out(self, entry: Entry, gateways: tuple[str, ...]) -> None:
+        """Show an entry to these gateways: encoded once, however many they are."""
+        if not gateways:
+            return
+        payload = frames.frame_of(entry)
+        frame = Frame(entry.conversation, entry.seq, payload, frames.joins(entry), frames.leaves(entry))
+        body = _encoder.encode(frame)
+        for gateway in gateways:
+            self._push(gateway, body)
+        self.counts["frames"] += len(gateways)
+
+    def _tell(self, envelope: Envelope) -> None:
+        if self.placement.owner(envelope.to) == self.name:
+            self._local.append(envelope)
+        elif self.uplinks.submit(envelope) is not None:
+            self.counts["dropped_tells"] += 1
+
+    def _settle(self, now_ms: int) -> None:
+        """Hand over what actors here have told actors here."""
+        while self._local:
+            envelope = self._local.popleft()
+            self._hand_over(envelope.to, envelope.command, None, self.peer, now_ms)
+
+    def _refuse(self, origin: Origin | None, code: str, text: str) -> None:
+        if origin is not None:
+            self._deliver(origin.peer, Failed(origin.request, Failure(code, text, RETRY_AFTER_MS)))
+
+    # --- the way down --------------------------------------------------------------------------------------------
+
+    def _downlink(self, peer: str, now_ms: int) -> Downlink:
+        downlink = self._downlinks.get(peer)
+        if downlink is None:
+            self._sessions += 1
+            downlink = self._downlinks[peer] = Downlink(f"{self.peer}#{self._sessions}", now_ms)
+        return downlink
+
+    def _deliver(self, peer: str, delivery: Delivery) -> None:
+        self._push(peer, _encoder.encode(delivery))
+
+    def _push(self, peer: str, item: bytes) -> None:
+        downlink = self._downlinks.get(peer)
+        if downlink is None:
+            return  # forgotten meanwhile: its next session starts with attaching and asking anew
+        self._woken[peer] = None
+        if not downlink.push(item):
+            self.counts["lost_downlinks"] += 1
+            self._lose(peer)
+
+    def _lose(self, peer: str) -> None:
+        """Forget what the gateway is attached to and what waits for it: its next poll finds a new session."""
+        del self._downlinks[peer]
+        self._topics.forget(peer)
+
+    def poll(self, peer: str, session: str, acknowledged: int, now_ms: int) -> tuple[str, Batch[bytes] | None]:
+        """The session of this gateway's downlink, and its next batch if there is one.
+
+        A gateway that finds another session than it knew attaches its topics and asks its open questions anew.
+        """
+        downlink = self._downlink(peer, now_ms)
+        return downlink.session, downlink.poll(acknowledged if session == downlink.session else 0, now_ms)
+
+    def take_woken(self) -> list[str]:
+        """The gateways for which something has come since this was last asked: their polls can be answered."""
+        woken = list(self._woken)
+        self._woken.clear()
+        return woken
+
+    # --- persistence ---------------------------------------------------------------------------------------------
+
+    def _appender(self, conversation: str) -> Appender:
+        return self._appenders[shard_of(conversation) % len(self._appenders)]
+
+    def _head(self, conversation: str) -> int:
+        activation = self._activations.get(conversation)
+        assert activation is not None, f"{conversation} has entries on the way, so it is active"
+        assert isinstance(activation.actor, Room), f"{conversation} has entries on the way, so it is loaded"
+        return activation.actor.head
+
+    def next_append(self, writer: int, now_ms: int) -> tuple[int, bytes] | None:
+        """``(number, bytes)`` of the batch to send to this writer now; None if there is none, or one is on the way."""
+        return self._appenders[writer].take(self.placement.epoch, self._head, now_ms)
+
+    def append_failed(self, writer: int, now_ms: int) -> None:
+        self._appenders[writer].failed(now_ms)
+
+    def appended(self, writer: int, outcomes: list[list[Outcome]], now_ms: int) -> None:
+        """The writer has committed the batch, or refused what it would not take."""
+        for conversation, group in self._appenders[writer].answered(outcomes):
+            fenced: list[Waiting] = []
+            for waiting, outcome in group:
+                if isinstance(outcome, Fenced):
+                    fenced.append(waiting)
+                else:
+                    self._committed(waiting, outcome, now_ms)
+            if fenced:
+                self._fenced(conversation, writer, fenced, now_ms)
+        self._settle(now_ms)
+
+    def _committed(self, waiting: Waiting, outcome: Outcome, now_ms: int) -> None:
+        name = waiting.entry.conversation
+        activation = self._activations.get(name)
+        assert activation is not None, f"{name} had entries on the way, so it is active"
+        assert isinstance(activation.actor, Room), f"{name} had entries on the way, so it is loaded"
+        effects = activation.actor.handle(Committed(waiting.entry, outcome), now_ms)
+        self._perform(effects, waiting.command, waiting.origin, name, now_ms)
+
+    def _fenced(self, conversation: str, writer: int, fenced: list[Waiting], now_ms: int) -> None:
+        self.counts["fenced"] += 1
+        self.placement_suspect = True
+        again = [*fenced, *self._appenders[writer].withdraw(conversation)]
+        mail = [Mail(waiting.command, waiting.origin, waiting.since_ms) for waiting in again]
+        self._activations.reload(conversation, mail, now_ms)
+
+    def epoch_refused(self, writer: int, now_ms: int) -> None:
+        """The writer has seen a newer placement: learn it, then the same entries go again."""
+        self.placement_suspect = True
+        self._appenders[writer].failed(now_ms)
+
+    # --- loading -------------------------------------------------------------------------------------------------
+
+    def next_load(self, now_ms: int) -> list[str] | None:
+        """The conversations to read from the database now."""
+        return self._activations.next_load(now_ms)
+
+    def loaded(self, states: dict[str, ConversationState | None], now_ms: int) -> None:
+        """What the database knows of them; None for what does not exist."""
+        for name in self._activations.loaded():
+            activation = self._activations.get(name)
+            if activation is None or activation.actor is not None:
+                continue
+            state = states.get(name)
+            if state is None:
+                for mail in self._activations.drop(name):
+                    self._not_found(name, mail.origin)
+                continue
+            activation.actor = Room(state)
+            while activation.mailbox:
+                mail = activation.mailbox.popleft()
+                self._act(activation, mail.command, mail.origin, self.peer, now_ms)
+        self._settle(now_ms)
+
+    def _not_found(self, name: str, origin: Origin | None) -> None:
+        parts = names.parse(name)
+        code = "room_not_found" if parts.kind == "room" else "user_not_found"
+        who = f"room {parts.ids[0]}" if parts.kind == "room" else f"user {parts.ids[0]} or {parts.ids[1]}"
+        if origin is not None:
+            self._deliver(origin.peer, Failed(origin.request, Failure(code, f"{who} does not exist or is not active")))
+
+    def load_failed(self, now_ms: int) -> None:
+        self._activations.load_failed(now_ms)
+
+    # --- the log for those who lack it ---------------------------------------------------------------------------
+
+    def next_check(self, now_ms: int) -> list[str] | None:
+        """The conversations whose heads to ask the database for now."""
+        return self._topics.next_check(now_ms)
+
+    def checked(self, heads: dict[str, int]) -> None:
+        self._topics.checked(heads)
+
+    def check_failed(self, now_ms: int) -> None:
+        self._topics.check_failed(now_ms)
+
+    def next_read(self, now_ms: int) -> Read | None:
+        """The page of `CATCH_UP_PAGE` entries to read from the log now."""
+        return self._topics.next_read(now_ms)
+
+    def read(self, entries: list[Entry]) -> None:
+        """The page has come: show it to the gateway that lacks it, and how far the log reached."""
+        reading = self._topics.read()
+        if not self._topics.attached(reading.topic, reading.gateway):
+            return
+        for entry in entries:
+            self._fan_out(entry, (reading.gateway,))
+        last = entries[-1].seq if entries else reading.since
+        self._deliver(reading.gateway, CaughtUp(reading.topic, last + 1 if len(entries) == CATCH_UP_PAGE else last))
+
+    def read_failed(self, now_ms: int) -> None:
+        self._topics.read_failed(now_ms)
+
+    # --- ids and other hosts -------------------------------------------------------------------------------------
+
+    def next_lease(self, now_ms: int) -> int | None:
+        """How many message ids to lease now."""
+        return self.ids.next_lease(now_ms)
+
+    def next_forward(self, host: str, now_ms: int) -> tuple[Batch[Envelope], int] | None:
+        """The batch to send to another host now, and its epoch."""
+        return self.uplinks.take(host, now_ms)
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Do what is due: timers, passivation, patience that has run out, gateways that are gone."""
+        for name, tag in self._timers.due(now_ms):
+            self._inform(name, TimerFired(tag), now_ms)
+        for name in self._activations.passivate(now_ms):
+            self._timers.cancel_all(name, TIMERS)
+        self._lose_patience(now_ms)
+        for peer, downlink in list(self._downlinks.items()):
+            if downlink.last_poll_ms <= now_ms - PEER_GONE_MS:
+                self._lose(peer)
+                for activation in self._activations:
+                    if isinstance(activation.actor, Presence):
+                        self._inform(activation.name, GatewayGone(peer), now_ms)
+        self._settle(now_ms)
+
+    def _inform(self, name: str, command: Command, now_ms: int) -> None:
+        """Tell a user's actor something that only its host knows."""
+        activation = self._activations.get(name)
+        if activation is not None and isinstance(activation.actor, Presence):
+            effects = activation.actor.handle(command, now_ms, self.peer)
+            self._perform(effects, Describe(), None, name, now_ms)
+
+    def _lose_patience(self, now_ms: int) -> None:
+        limit_ms = now_ms - STORAGE_PATIENCE_MS
+        text = f"the database has not answered for {STORAGE_PATIENCE_MS / 1000:g} s"
+        for mail in self._activations.give_up(limit_ms):
+            self._refuse(mail.origin, "storage_unavailable", text)
+        for appender in self._appenders:
+            given_up, unsure = appender.give_up(now_ms)
+            for waiting in given_up:
+                self._committed(waiting, Refused("storage_unavailable", text), now_ms)
+            for origin in unsure:
+                self._refuse(origin, "storage_unavailable", text)
+
+    def next_deadline_ms(self) -> int | None:
+        """When `tick` or a ``next_...`` may have something that it does not have now; None: never by itself."""
+        patience = [since for appender in self._appenders if (since := appender.oldest_ms()) is not None]
+        times = [
+            self._timers.next_at_ms(),
+            self._activations.passivate_at_ms(),
+            self._activations.load_at_ms(),
+            self._topics.retry_at_ms(),
+            self.ids.retry_at_ms(),
+            self.uplinks.retry_at_ms(),
+            *(appender.retry_at_ms() for appender in self._appenders),
+            *(since + STORAGE_PATIENCE_MS for since in patience),
+            *(downlink.last_poll_ms + PEER_GONE_MS for downlink in self._downlinks.values()),
+        ]
+        return min((at for at in times if at is not None), default=None)
+
+    def _deactivate(self, name: str) -> None:
+        self._activations.drop(name)
+        self._timers.cancel_all(name, TIMERS)
+
+    # --- to be looked at -----------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, object]:
+        """Figures for ``fastsock top``: counts since the start, and sizes now."""
+        actors = list(self._activations)
+        users = [activation.actor for activation in actors if isinstance(activation.actor, Presence)]
+        return {
+            "host": self.name,
+            "epoch": self.placement.epoch,
+            "rooms": sum(isinstance(a.actor, Room) and a.name.startswith("room:") for a in actors),
+            "dms": sum(isinstance(a.actor, Room) and a.name.startswith("dm:") for a in actors),
+            "users": sum(user.online for user in users),
+            "loading": sum(a.actor is None for a in actors),
+            "topics": len(self._topics),
+            "gateways": len(self._downlinks),
+            "entries_waiting": sum(map(len, self._appenders)),
+            "deliveries_waiting": sum(map(len, self._downlinks.values())),
+            "forwards_waiting": len(self.uplinks),
+            "ids_left": len(self.ids),
+            **self.counts,
+        }
+
+
+Clock = Callable[[], int]
+"""Milliseconds since 1970 UTC, never going back."""
