@@ -88,6 +88,10 @@ class Sender(Generic[T]):
         self._queue.append((item, size_bytes))
         return True
 
+    def restore(self, item: T, size_bytes: int) -> None:
+        """Queue an item that was taken in before and recalled from another link: no bound refuses it a second time."""
+        self._queue.append((item, size_bytes))
+
     def take(self, now_ms: int) -> Batch[T] | None:
         """The batch to send now, or None: nothing waits, a call is under way, or a retry is not due yet.
 

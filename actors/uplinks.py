@@ -58,6 +58,10 @@ def decode_answer(body: bytes) -> Answer:
     return _answers.decode(body)
 
 
+def _size_bytes(envelope: Envelope) -> int:
+    return ENVELOPE_BYTES + len(getattr(envelope.command, "content", ""))
+
+
 class Uplinks:
     """One `Sender` for each host ever used (numbers must not start again), and the placement that chooses."""
 
@@ -79,13 +83,17 @@ class Uplinks:
     def submit(self, envelope: Envelope) -> Failure | None:
         """Queue the envelope for its host; a failure, and nothing queued, at the bound."""
         host = self.placement.owner(envelope.to)
-        sender = self._senders.get(host)
-        if sender is None:
-            sender = self._senders[host] = Sender(MAX_UPLINK_ITEMS)
-        if sender.offer(envelope, ENVELOPE_BYTES + len(getattr(envelope.command, "content", ""))):
+        sender = self._sender(host)
+        if sender.offer(envelope, _size_bytes(envelope)):
             return None
         text = f"{len(sender):,} of {MAX_UPLINK_ITEMS:,} commands wait for {host}"
         return Failure("overloaded", text, RETRY_AFTER_MS)
+
+    def _sender(self, host: str) -> Sender[Envelope]:
+        sender = self._senders.get(host)
+        if sender is None:
+            sender = self._senders[host] = Sender(MAX_UPLINK_ITEMS)
+        return sender
 
     def take(self, host: str, now_ms: int) -> tuple[Batch[Envelope], int] | None:
         """The batch to send to this host now, with the epoch by which it was routed; None as `Sender.take`."""
@@ -117,7 +125,7 @@ class Uplinks:
         self.placement = placement
         waiting = [envelope for sender in self._senders.values() for envelope in sender.recall()]
         for envelope in waiting:
-            self.submit(envelope)
+            self._sender(placement.owner(envelope.to)).restore(envelope, _size_bytes(envelope))
         return True
 
     def retry_at_ms(self) -> int | None:

@@ -1,0 +1,252 @@
+"""The host actor: a `Host` as a named Ray actor.
+
+The shell takes what the host offers (appends, loads, checks, reads, leases, batches for other hosts), at most one of
+each kind at a time, and tells it what came back. All of that starts in `_pump`, which runs after everything that may
+have changed the host.
+
+A Ray actor that restarts runs its constructor and nothing else, and a constructor cannot wait; so whatever is called
+first opens the database, reads the placement and leases message ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import msgspec
+import structlog
+from fastsock.core.config import Settings
+from fastsock.db.conversations import Conversations
+from fastsock.db.engine import Database
+from fastsock.db.message_log import MessageLog
+from fastsock.db.placement import PlacementStore
+
+from actors.commands import Envelope
+from actors.host import Host
+from actors.link import Batch
+from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
+from actors.placement import Placement
+from actors.runtime import names
+from actors.runtime.clock import now_ms
+from actors.runtime.links import CALL_ERRORS, CALL_TIMEOUT_S, Actors
+from actors.runtime.process import settle_in
+from actors.runtime.tasks import Tasks
+from actors.topics import Read
+from actors.uplinks import Accepted, Stale, decode_items, encode_answer, encode_items
+from actors.uplinks import decode_answer as decode_uplink_answer
+from fastsock.core.errors import FastSockError
+from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
+
+log = structlog.get_logger("fastsock.host")
+
+TICK_S = 0.1
+"""The longest time between two looks at what is due."""
+MIN_TICK_S = 0.005
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class HostActor:
+    """Runs one host. Its state may be lost at any time: gateways and the database teach it again."""
+
+    def __init__(self, index: int, settings: dict[str, object]) -> None:
+        self._name = names.host(index)
+        self._settings = Settings.from_wire(settings)
+        self._starting: asyncio.Task[None] | None = None
+        self._actors = Actors()
+        self._tasks = Tasks()
+        self._polls: dict[str, asyncio.Event] = {}
+
+    def __repr__(self) -> str:
+        return f"host-{self._name.rpartition('-')[2]}"
+
+    # --- starting ------------------------------------------------------------------------------------------------
+
+    async def _started(self) -> None:
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        try:
+            await asyncio.shield(self._starting)
+        except FastSockError:
+            self._starting = None  # the next call tries again; this one's caller repeats it
+            raise
+
+    async def _start(self) -> None:
+        settle_in(self._settings, asyncio.get_running_loop())
+        database = Database(self._settings.database_url_resolved)
+        self._log = MessageLog(database)
+        self._conversations = Conversations(database)
+        self._placements = PlacementStore(database)
+        stored = await self._placements.load()
+        if stored is None:
+            await database.close()
+            raise FastSockError("storage_unavailable", "no placement is stored: start FastSock with `fastsock serve`")
+        incarnation = uuid4().hex[:8]
+        self._host = Host(self._name, incarnation, Placement.decode(stored), self._settings.writers)
+        log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)
+        await self._lease(self._host.next_lease(now_ms()) or 0)
+        self._tasks.start(self._tick(), "tick")
+
+    # --- what is called from outside -------------------------------------------------------------------------------
+
+    async def ready(self) -> dict[str, object]:
+        """Figures for ``fastsock top``; answers when the host can work."""
+        await self._started()
+        return {**self._host.stats(), "failed_tasks": self._tasks.failures}
+
+    async def receive(self, sender: str, number: int, epoch: int, body: bytes) -> bytes:
+        """Take a batch of envelopes; the answer is an encoded `uplinks.Answer`."""
+        await self._started()
+        answer = self._host.receive(sender, number, epoch, decode_items(body), now_ms())
+        if epoch > self._host.placement.epoch:
+            await self._read_placement()
+        self._pump()
+        return encode_answer(answer)
+
+    async def poll(self, peer: str, session: str, acknowledged: int) -> bytes:
+        """The next batch for this peer, as soon as there is one, or an empty one after `POLL_HOLD_MS`.
+
+        A peer has one poll at a time: a second one ends the first, whose caller no longer listens.
+        """
+        await self._started()
+        waiting = self._polls.pop(peer, None)
+        if waiting is not None:
+            waiting.set()
+        current, batch = self._host.poll(peer, session, acknowledged, now_ms())
+        if batch is None and current == session:
+            event = self._polls[peer] = asyncio.Event()
+            try:
+                await asyncio.wait_for(event.wait(), POLL_HOLD_MS / 1000)
+            except TimeoutError:
+                pass  # nothing has come: an empty answer, and the gateway polls again
+            if self._polls.get(peer) is event:
+                del self._polls[peer]
+            current, batch = self._host.poll(peer, session, acknowledged, now_ms())
+        return _encode_down(current, batch)
+
+    async def move(self, placement: bytes) -> None:
+        """Learn a newer placement."""
+        await self._started()
+        self._host.move(Placement.decode(placement), now_ms())
+        self._pump()
+
+    # --- the pump ----------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Wake the polls that have something to answer, and start whatever the host offers."""
+        host, now = self._host, now_ms()
+        for peer in host.take_woken():
+            event = self._polls.get(peer)
+            if event is not None:
+                event.set()
+        for writer in range(self._settings.writers):
+            append = host.next_append(writer, now)
+            if append is not None:
+                self._tasks.start(self._append(writer, *append), "append")
+        if (wanted := host.next_load(now)) is not None:
+            self._tasks.start(self._load(wanted), "load")
+        if (topics := host.next_check(now)) is not None:
+            self._tasks.start(self._check(topics), "check")
+        if (read := host.next_read(now)) is not None:
+            self._tasks.start(self._read(read), "read")
+        if (count := host.next_lease(now)) is not None:
+            self._tasks.start(self._lease(count), "lease")
+        for other in host.uplinks.hosts:
+            forward = host.next_forward(other, now)
+            if forward is not None:
+                self._tasks.start(self._forward(other, *forward), f"forward-{other}")
+        if host.placement_suspect:
+            host.placement_suspect = False
+            self._tasks.start(self._read_placement(), "placement")
+
+    async def _tick(self) -> None:
+        while True:
+            self._host.tick(now_ms())
+            self._pump()
+            at = self._host.next_deadline_ms()
+            await asyncio.sleep(TICK_S if at is None else min(max((at - now_ms()) / 1000, MIN_TICK_S), TICK_S))
+
+    async def _append(self, writer: int, number: int, body: bytes) -> None:
+        name = names.writer(writer)
+        try:
+            handle = await self._actors.get(name)
+            answer = decode_answer(await asyncio.wait_for(handle.append.remote(body), CALL_TIMEOUT_S))
+        except CALL_ERRORS as error:
+            self._actors.forget(name)
+            log.warning("append failed", writer=name, batch=number, error=f"{type(error).__name__}: {error}"[:300])
+            self._host.append_failed(writer, now_ms())
+        else:
+            if isinstance(answer, Committed):
+                self._host.appended(writer, answer.outcomes, now_ms())
+            elif isinstance(answer, OldEpoch):
+                self._host.epoch_refused(writer, now_ms())
+            else:
+                assert isinstance(answer, NotCommitted)
+                log.warning("append not committed", writer=name, batch=number, error=answer.failure.message)
+                self._host.append_failed(writer, now_ms())
+        self._pump()
+
+    async def _ask_database(
+        self, what: str, question: Callable[[], Awaitable[None]], failed: Callable[[int], None]
+    ) -> None:
+        """Ask the database, and tell the host if it is away: the question is asked again when it is due."""
+        try:
+            await question()
+        except FastSockError as error:
+            log.warning("the database does not answer", what=what, error=error.message)
+            failed(now_ms())
+        self._pump()
+
+    async def _load(self, wanted: list[str]) -> None:
+        async def question() -> None:
+            self._host.loaded(await self._conversations.load(wanted), now_ms())
+
+        await self._ask_database("load", question, self._host.load_failed)
+
+    async def _check(self, topics: list[str]) -> None:
+        async def question() -> None:
+            self._host.checked(await self._log.heads(topics))
+
+        await self._ask_database("heads", question, self._host.check_failed)
+
+    async def _read(self, read: Read) -> None:
+        async def question() -> None:
+            self._host.read(await self._log.after(read.topic, read.since, CATCH_UP_PAGE))
+
+        await self._ask_database("catch-up", question, self._host.read_failed)
+
+    async def _lease(self, count: int) -> None:
+        async def question() -> None:
+            self._host.ids.leased(await self._log.lease_ids(count))
+
+        await self._ask_database("lease", question, self._host.ids.failed)
+
+    async def _forward(self, other: str, batch: Batch[Envelope], epoch: int) -> None:
+        uplinks = self._host.uplinks
+        try:
+            handle = await self._actors.get(other)
+            call = handle.receive.remote(self._host.peer, batch.number, epoch, encode_items(batch.items))
+            answer = decode_uplink_answer(await asyncio.wait_for(call, CALL_TIMEOUT_S))
+        except CALL_ERRORS as error:
+            self._actors.forget(other)
+            log.warning("forward failed", to=other, error=f"{type(error).__name__}: {error}"[:300])
+            uplinks.failed(other, batch.number, now_ms())
+        else:
+            if isinstance(answer, Stale):
+                self._host.move(answer.placement, now_ms())
+            uplinks.answered(other, batch.number, Accepted("") if isinstance(answer, Accepted) else answer, now_ms())
+        self._pump()
+
+    async def _read_placement(self) -> None:
+        async def question() -> None:
+            stored = await self._placements.load()
+            if stored is not None:
+                self._host.move(Placement.decode(stored), now_ms())
+
+        await self._ask_database("placement", question, lambda _now: None)
+
+
+def _encode_down(session: str, batch: Batch[bytes] | None) -> bytes:
+    items = [] if batch is None else [msgspec.Raw(item) for item in batch.items]
+    return _encoder.encode((session, 0 if batch is None else batch.number, items))
