@@ -102,7 +102,7 @@ class Client:
         self._count = 0
         self.sockets = 0
 
-    # --- the socket ------------------------------------------------------------------------------------------------
+    # --- the socket ----------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
         """Open a socket on any gateway that is alive."""
@@ -123,7 +123,7 @@ class Client:
             socket.gateway.disconnect(socket)
         self.world.after(self.world.rng.randint(10, 2_000), self.connect)
 
-    # --- sending -----------------------------------------------------------------------------------------------------
+    # --- sending -------------------------------------------------------------------------------------------------
 
     def send(self, conversation: str) -> None:
         self._count += 1
@@ -182,7 +182,7 @@ class Client:
         if sent.client_msg_id in self.outbox:
             self._try(sent)
 
-    # --- what is true --------------------------------------------------------------------------------------------------
+    # --- what is true --------------------------------------------------------------------------------------------
 
     def was_member(self, conversation: str, seq: int) -> bool:
         """Whether the log says that this user was to see entry ``seq``: a member by then, or leaving by it."""

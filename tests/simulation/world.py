@@ -19,8 +19,10 @@ import msgspec
 
 from actors import gateway as gw
 from actors import persistence, uplinks
-from actors.effects import Delivery
+from actors.commands import Envelope, LinkCommand
+from actors.effects import Delivery, Failure
 from actors.host import Host
+from actors.link import Batch
 from actors.placement import Placement
 from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
 from fastsock.schemas.log import Append, Outcome, Subscription
@@ -182,7 +184,7 @@ class SimWriter:
         if life != self.life:
             return  # it died with the commit on its way: whether it happened is known to the database alone
         if outcomes is None:
-            failure = persistence.Failure("storage_unavailable", "the database is away")
+            failure = Failure("storage_unavailable", "the database is away")
             decided = self.commits.failed(failure)
         else:
             decided = self.commits.committed(outcomes)
@@ -380,7 +382,7 @@ class SimGateway:
     def disconnect(self, socket: Socket) -> None:
         self.perform(self.gateway.disconnect(socket, self.world.now_ms))
 
-    def request(self, name: str, command: gw.LinkCommand, context: object) -> None:
+    def request(self, name: str, command: LinkCommand, context: object) -> None:
         self.perform(self.gateway.request(name, command, context, self.world.now_ms))
 
     def _tick(self) -> None:
@@ -443,7 +445,7 @@ class SimGateway:
             if taken is not None:
                 self._push(host, *taken)
 
-    def _push(self, host: str, batch: uplinks.Batch[uplinks.Envelope], epoch: int) -> None:
+    def _push(self, host: str, batch: Batch[Envelope], epoch: int) -> None:
         target, body, peer = self.world.hosts[host], uplinks.encode_items(batch.items), self.peer
 
         def done(result: object) -> None:
@@ -517,7 +519,7 @@ class Socket:
     def answered(self, context: object, payload: bytes) -> None:
         raise NotImplementedError
 
-    def refused(self, context: object, failure: persistence.Failure) -> None:
+    def refused(self, context: object, failure: Failure) -> None:
         raise NotImplementedError
 
     def closed(self) -> None:

@@ -1,0 +1,638 @@
+"""The gateway: which socket is shown what, in which order, and who waits for which answer.
+
+Pure, and generic over the socket's handle ``S``. Commands leave by the *name* they are for; which host that is, is the
+links' business. Deliveries come back in the order in which their host sent them.
+
+**Order.** Each attached conversation knows the number of the last entry it has passed on. The next one is passed on, an
+older one is dropped, and one that is too new is held until the gap before it has been read from the log. So whatever a
+crash or a lost call does to the stream of deliveries, every socket of a topic sees the log.
+
+**Who is shown what** follows the log itself. The entry that makes users members says so: when it is passed on, the
+sockets they have here join the topic before it is written; the entry that ends a membership is the last they see. So
+at every moment the ready sockets of a topic are those of its members as of the last entry passed on. The ways in:
+
+* *Connecting.* The user's own topic is attached first, then the user's memberships are *loaded*. What changes before
+  the load is in it; what changes after it is announced on the user's topic. What is passed on while the load is under
+  way is noted on the socket's seat (`Seat.joined`, `Seat.left`) and corrects the load. A conversation that is attached
+  here is joined at the point that it has reached, unless the user's membership begins later: then the entry that begins
+  it does the rest. One that is not is attached after the head that the load has seen. A load that is older than the
+  point from which this gateway knows a conversation (`Topic.start`) may have missed a leaving, and is repeated.
+* *An invitation* on the user's topic names a conversation and the number before the entry that lets the user in. If it
+  is not attached here, it is attached from there, and the entry does the rest. If it is, and that entry came after
+  `Topic.start`, the entry has done it or will. If it came before (the conversation was attached meanwhile for somebody
+  else, at a later point), the topic is *rewound*: the log is read again from the invitation on, for the sockets of that
+  user alone; those that have seen it wait (`Topic.floors`), and then everybody goes on together.
+* *A host that restarts* may have forgotten an invitation. So when a user's topic is attached anew the memberships are
+  loaded again, and each is treated as an invitation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope, LinkCommand
+from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
+from fastsock.core.limits import (
+    DETACH_LINGER_MS,
+    MAX_HELD_FRAMES,
+    MAX_REQUESTS,
+    REQUEST_TIMEOUT_MS,
+    RETRY_AFTER_MS,
+)
+from fastsock.schemas import names
+from fastsock.schemas.log import Subscription
+
+S = TypeVar("S")
+
+RETRY_MS = 1_000
+"""The pause before an attachment that was refused, or a catch-up that brought nothing, is asked for again."""
+
+
+# --- outputs -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Send this envelope to whoever owns its name; if it cannot be queued, say so with `Gateway.refused`."""
+
+    envelope: Envelope
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSubscriptions:
+    """Read this user's memberships, and say so with `Gateway.subscriptions_loaded` (or ``.._failed``)."""
+
+    user_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready(Generic[S]):
+    """Greet the socket with ``session.ready``: ``(conversation, seq, unread)`` of each, by their internal names."""
+
+    socket: S
+    conversations: list[tuple[str, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Generic[S]):
+    """Write the text frame to each of the sockets. The collection does not change later."""
+
+    sockets: Collection[S]
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The request with this context was answered: JSON."""
+
+    context: object
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The request with this context came to nothing."""
+
+    context: object
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Close(Generic[S]):
+    """Close the socket with this code."""
+
+    socket: S
+    code: int
+
+
+Output = Submit | LoadSubscriptions | Ready[S] | Write[S] | Answered | Refused | Close[S]
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Seat(Generic[S]):
+    """A socket's place. Until it is ready it is shown nothing, and what concerns it is noted here."""
+
+    socket: S
+    connection_id: str
+    user_id: int
+    ready: bool = False
+    topics: set[str] = field(default_factory=set)
+    joined: dict[str, int] = field(default_factory=dict)
+    """While loading: conversations that the user was let into, and the number before that entry."""
+    left: dict[str, int] = field(default_factory=dict)
+    """Conversations that the user was seen to leave, and by which entry: invitations from before that are void."""
+
+
+@dataclass(slots=True, eq=False)
+class User(Generic[S]):
+    """A user with sockets here, or who had some a moment ago."""
+
+    user_id: int
+    seats: dict[S, Seat[S]] = field(default_factory=dict)
+    attached: bool = False
+    attaching: int = 0
+    """The request by which the user's topic is being attached; 0 for none."""
+    loading: list[Seat[S]] | None = None
+    """The seats for which a load is under way."""
+    reload: bool = False
+    """Whether to load once more when that is over: a seat came later, or the topic was attached anew."""
+    retry_at_ms: int | None = None
+    linger_until_ms: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Topic(Generic[S]):
+    """A conversation that is attached here. ``sockets`` is replaced, not changed, once a `Write` has handed it out."""
+
+    name: str
+    start: int
+    """The number after which this gateway has seen the log."""
+    last_seq: int
+    """The number of the last entry passed on."""
+    sockets: dict[S, None] = field(default_factory=dict)
+    shared: bool = False
+    held: dict[int, Frame] = field(default_factory=dict)
+    floors: dict[S, int] = field(default_factory=dict)
+    """While rewound: what each socket has seen already."""
+    until: int = 0
+    """While rewound: the highest of the floors; 0 otherwise."""
+    rewound_for: set[int] = field(default_factory=set)
+    """While rewound: the users whose memberships are followed."""
+    asked_ms: int | None = None
+    """Since when a catch-up is awaited; None if none is."""
+    asked_seq: int = -1
+    retry_at_ms: int | None = None
+    linger_until_ms: int | None = None
+
+    def add(self, socket: S) -> None:
+        self._own()
+        self.sockets[socket] = None
+        self.linger_until_ms = None
+
+    def discard(self, socket: S) -> None:
+        if socket in self.sockets:
+            self._own()
+            del self.sockets[socket]
+            self.floors.pop(socket, None)
+
+    def rewind(self, user_id: int, since: int) -> None:
+        """Pass on again what follows ``since``, to the sockets that this user gets by it."""
+        self.rewound_for.add(user_id)
+        if since < self.last_seq:
+            for socket in self.sockets:
+                self.floors[socket] = max(self.floors.get(socket, 0), self.last_seq)
+            self.until = max(self.until, self.last_seq)
+            self.last_seq = since
+            self.asked_ms = self.retry_at_ms = None
+
+    def follows(self, seat: Seat[S], seq: int) -> bool:
+        """Whether what entry ``seq`` says of this seat's user is to be done now: always, but for a rewound topic."""
+        if seq > self.until:
+            return True
+        return seat.user_id in self.rewound_for and self.floors.get(seat.socket, 0) < seq
+
+    def audience(self, seq: int) -> Collection[S]:
+        """The sockets that have not seen entry ``seq``."""
+        if seq <= self.until:
+            return [socket for socket in self.sockets if self.floors.get(socket, 0) < seq]
+        self.shared = True
+        return self.sockets.keys()
+
+    def passed(self, seq: int) -> None:
+        """Entry ``seq`` has been passed on."""
+        self.last_seq = seq
+        self.held.pop(seq, None)
+        if seq >= self.until:
+            self.until = 0
+            self.floors.clear()
+            self.rewound_for.clear()
+
+    def _own(self) -> None:
+        if self.shared:
+            self.sockets = dict(self.sockets)
+            self.shared = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request without an answer. ``context`` is the caller's, or the `User` whose topic it attaches."""
+
+    envelope: Envelope
+    context: object
+    deadline_ms: int
+
+
+# --- the machine -------------------------------------------------------------------------------------------------
+
+
+class Gateway(Generic[S]):
+    """One gateway. Every method returns what is to be done, in order; ``now_ms`` never goes back."""
+
+    def __init__(self) -> None:
+        self._seats: dict[S, Seat[S]] = {}
+        self._connections: dict[str, S] = {}
+        self._users: dict[int, User[S]] = {}
+        self._topics: dict[str, Topic[S]] = {}
+        self._requests: dict[int, Pending] = {}
+        self._last_request = 0
+        self._lingering: dict[str, None] = {}
+        self._retrying: dict[str, None] = {}
+
+    # --- sockets -------------------------------------------------------------------------------------------------
+
+    def connect(self, socket: S, connection_id: str, user_id: int, now_ms: int) -> list[Output[S]]:
+        """A socket of this user has been accepted; `Ready` will say when it may be greeted."""
+        seat = Seat(socket, connection_id, user_id)
+        self._seats[socket] = seat
+        self._connections[connection_id] = socket
+        user = self._users.get(user_id)
+        if user is None:
+            user = self._users[user_id] = User(user_id)
+        user.seats[socket] = seat
+        user.linger_until_ms = None
+        outputs: list[Output[S]] = []
+        if user.attached:
+            outputs += self._load(user)
+        elif not user.attaching:
+            outputs += self._attach_user(user, now_ms)
+        outputs.append(Submit(Envelope(names.user(user_id), 0, Connect(connection_id))))
+        return outputs
+
+    def disconnect(self, socket: S, now_ms: int) -> list[Output[S]]:
+        """The socket has ended; said twice, nothing more happens."""
+        seat = self._seats.pop(socket, None)
+        if seat is None:
+            return []
+        self._connections.pop(seat.connection_id, None)
+        for name in seat.topics:
+            topic = self._topics[name]
+            topic.discard(socket)
+            self._perhaps_linger(topic, now_ms)
+        user = self._users[seat.user_id]
+        del user.seats[socket]
+        if not user.seats:
+            user.linger_until_ms = now_ms + DETACH_LINGER_MS
+            self._lingering[names.user(user.user_id)] = None
+        return [Submit(Envelope(names.user(user.user_id), 0, Disconnect(seat.connection_id)))]
+
+    def _perhaps_linger(self, topic: Topic[S], now_ms: int) -> None:
+        if not topic.sockets and topic.linger_until_ms is None:
+            topic.linger_until_ms = now_ms + DETACH_LINGER_MS
+            self._lingering[topic.name] = None
+
+    # --- users and their memberships -----------------------------------------------------------------------------
+
+    def _attach_user(self, user: User[S], now_ms: int) -> list[Output[S]]:
+        user.attached = False
+        user.retry_at_ms = None
+        self._last_request += 1
+        user.attaching = self._last_request
+        envelope = Envelope(names.user(user.user_id), self._last_request, Attach())
+        self._requests[self._last_request] = Pending(envelope, user, now_ms + REQUEST_TIMEOUT_MS)
+        return [Submit(envelope)]
+
+    def _user_attached(self, user: User[S]) -> list[Output[S]]:
+        user.attaching = 0
+        user.attached = True
+        return self._load(user) if user.seats else []
+
+    def _user_not_attached(self, user: User[S], now_ms: int) -> list[Output[S]]:
+        user.attaching = 0
+        user.retry_at_ms = now_ms + RETRY_MS
+        self._retrying[names.user(user.user_id)] = None
+        return []
+
+    def _load(self, user: User[S]) -> list[Output[S]]:
+        if user.loading is not None:
+            user.reload = True
+            return []
+        user.reload = False
+        user.loading = list(user.seats.values())
+        return [LoadSubscriptions(user.user_id)]
+
+    def subscriptions_loaded(self, user_id: int, subscriptions: list[Subscription], now_ms: int) -> list[Output[S]]:
+        """The memberships that were asked for by `LoadSubscriptions`, read after it was asked."""
+        user = self._users.get(user_id)
+        if user is None or user.loading is None:
+            return []
+        seats = [seat for seat in user.loading if seat.socket in user.seats]
+        user.loading = None
+        outputs: list[Output[S]] = []
+        for subscription in subscriptions:
+            ready = [seat for seat in seats if seat.ready]
+            outputs += self._invited(ready, subscription.conversation, subscription.joined_seq - 1, now_ms)
+        if any(self._too_old(subscription) for subscription in subscriptions):
+            user.reload = True
+        else:
+            for seat in [seat for seat in seats if not seat.ready]:
+                outputs += self._seat(seat, subscriptions, now_ms)
+        if user.reload:
+            outputs += self._load(user)
+        return outputs
+
+    def subscriptions_failed(self, user_id: int, now_ms: int) -> list[Output[S]]:
+        """They could not be read; they are asked for again after a pause."""
+        user = self._users.get(user_id)
+        if user is not None and user.loading is not None:
+            user.loading = None
+            user.retry_at_ms = now_ms + RETRY_MS
+            self._retrying[names.user(user_id)] = None
+        return []
+
+    def _too_old(self, subscription: Subscription) -> bool:
+        topic = self._topics.get(subscription.conversation)
+        return topic is not None and subscription.head < topic.start
+
+    def _seat(self, seat: Seat[S], subscriptions: list[Subscription], now_ms: int) -> list[Output[S]]:
+        """Make a socket ready with what was loaded, corrected by what was passed on meanwhile."""
+        outputs: list[Output[S]] = []
+        conversations: list[tuple[str, int, int]] = []
+        seat.ready = True
+        for subscription in subscriptions:
+            name = subscription.conversation
+            if subscription.joined_seq <= seat.left.get(name, 0):
+                continue
+            seat.joined.pop(name, None)
+            topic = self._topics.get(name)
+            if topic is None:
+                topic, attach = self._attach(name, subscription.head)
+                outputs.append(attach)
+            reached = max(topic.last_seq, topic.until)
+            if subscription.joined_seq > reached:
+                conversations.append((name, subscription.joined_seq - 1, 0))
+                self._perhaps_linger(topic, now_ms)
+                continue
+            self._join(seat, topic, reached)
+            conversations.append((name, reached, subscription.unread))
+        for name, since in list(seat.joined.items()):
+            topic = self._topics.get(name)
+            if topic is None or since < topic.start:
+                outputs += self._invited([seat], name, since, now_ms)
+            elif since < (reached := max(topic.last_seq, topic.until)):
+                self._join(seat, topic, reached)
+                conversations.append((name, reached, 0))
+        seat.joined.clear()
+        return [Ready(seat.socket, conversations), *outputs]
+
+    @staticmethod
+    def _join(seat: Seat[S], topic: Topic[S], seen: int = 0) -> None:
+        """Subscribe the socket; ``seen`` matters while the topic is rewound: what it is not shown again."""
+        topic.add(seat.socket)
+        seat.topics.add(topic.name)
+        if seen and topic.until:
+            topic.floors[seat.socket] = seen
+
+    def _attach(self, name: str, since: int) -> tuple[Topic[S], Submit]:
+        topic: Topic[S] = Topic(name, since, since)
+        self._topics[name] = topic
+        return topic, Submit(Envelope(name, 0, Attach(since)))
+
+    def _invited(self, seats: list[Seat[S]], name: str, since: int, now_ms: int) -> list[Output[S]]:
+        """See to it that these ready seats of one user are let into a conversation by the entry after ``since``."""
+        lacking = [seat for seat in seats if name not in seat.topics and since >= seat.left.get(name, 0)]
+        if not lacking:
+            return []
+        topic = self._topics.get(name)
+        if topic is None:
+            topic, attach = self._attach(name, since)
+            self._perhaps_linger(topic, now_ms)
+            return [attach]
+        if since >= topic.start:
+            return []
+        topic.rewind(lacking[0].user_id, since)
+        return self._catch_up(topic, now_ms)
+
+    # --- deliveries ----------------------------------------------------------------------------------------------
+
+    def delivered(self, delivery: Delivery, now_ms: int) -> list[Output[S]]:
+        """Take one delivery of a host, in the order in which it sent them."""
+        match delivery:
+            case Frame():
+                return self._frame(delivery, now_ms)
+            case Answer(request, payload):
+                return self._answered(request, payload)
+            case Failed(request, failure):
+                return self._failed(request, failure, now_ms)
+            case CaughtUp(name, head):
+                return self._caught_up(name, head, now_ms)
+            case Invite():
+                return self._invite(delivery, now_ms)
+            case CutSocket(connection_id, code):
+                socket = self._connections.get(connection_id)
+                return [] if socket is None else [Close(socket, code)]
+
+    def _frame(self, frame: Frame, now_ms: int) -> list[Output[S]]:
+        topic = self._topics.get(frame.topic)
+        if topic is None or frame.seq <= topic.last_seq:
+            return []
+        if frame.seq > topic.last_seq + 1:
+            if len(topic.held) >= MAX_HELD_FRAMES:
+                topic.held.clear()
+            topic.held[frame.seq] = frame
+            return self._catch_up(topic, now_ms)
+        outputs = self._pass_on(topic, frame, now_ms)
+        while topic.held:
+            following = topic.held.pop(topic.last_seq + 1, None)
+            if following is None:
+                break
+            outputs += self._pass_on(topic, following, now_ms)
+        return outputs
+
+    def _pass_on(self, topic: Topic[S], frame: Frame, now_ms: int) -> list[Output[S]]:
+        for seat in self._seats_of(frame.subscribe):
+            if not topic.follows(seat, frame.seq):
+                continue
+            if seat.ready:
+                self._join(seat, topic)
+            else:
+                seat.joined[topic.name] = frame.seq - 1
+        audience = topic.audience(frame.seq)
+        outputs: list[Output[S]] = [Write(audience, frame.payload)] if audience else []
+        for seat in self._seats_of(frame.unsubscribe):
+            if topic.follows(seat, frame.seq):
+                topic.discard(seat.socket)
+                seat.topics.discard(topic.name)
+                seat.joined.pop(topic.name, None)
+                seat.left[topic.name] = frame.seq
+        topic.passed(frame.seq)
+        self._perhaps_linger(topic, now_ms)
+        return outputs
+
+    def _seats_of(self, user_ids: Iterable[int]) -> list[Seat[S]]:
+        users = [user for user_id in user_ids if (user := self._users.get(user_id)) is not None]
+        return [seat for user in users for seat in user.seats.values()]
+
+    def _catch_up(self, topic: Topic[S], now_ms: int) -> list[Output[S]]:
+        """Ask for what follows the last entry passed on, unless that is awaited already."""
+        if topic.asked_ms is not None or topic.retry_at_ms is not None:
+            return []
+        topic.asked_ms = now_ms
+        topic.asked_seq = topic.last_seq
+        return [Submit(Envelope(topic.name, 0, CatchUp(topic.last_seq)))]
+
+    def _caught_up(self, name: str, head: int, now_ms: int) -> list[Output[S]]:
+        topic = self._topics.get(name)
+        if topic is None:
+            return []
+        progress = topic.last_seq > topic.asked_seq
+        topic.asked_ms = None
+        topic.held = {seq: frame for seq, frame in topic.held.items() if seq > topic.last_seq}
+        if topic.last_seq >= head and not topic.held:
+            return []
+        if progress:
+            return self._catch_up(topic, now_ms)
+        self._retry_topic(topic, now_ms)
+        return []
+
+    def _retry_topic(self, topic: Topic[S], now_ms: int) -> None:
+        topic.retry_at_ms = now_ms + RETRY_MS
+        self._retrying[topic.name] = None
+
+    def _invite(self, invite: Invite, now_ms: int) -> list[Output[S]]:
+        seats = self._seats_of([invite.user_id])
+        for seat in seats:
+            if not seat.ready and invite.since >= seat.left.get(invite.conversation, 0):
+                seat.joined.setdefault(invite.conversation, invite.since)
+        return self._invited([seat for seat in seats if seat.ready], invite.conversation, invite.since, now_ms)
+
+    # --- requests ------------------------------------------------------------------------------------------------
+
+    def request(self, name: str, command: LinkCommand, context: object, now_ms: int) -> list[Output[S]]:
+        """Ask an actor; `Answered` or `Refused` will come with ``context``, at the latest after `REQUEST_TIMEOUT_MS`."""
+        if len(self._requests) >= MAX_REQUESTS:
+            text = f"{len(self._requests):,} of {MAX_REQUESTS:,} requests wait for an answer"
+            return [Refused(context, Failure("overloaded", text, RETRY_AFTER_MS))]
+        self._last_request += 1
+        envelope = Envelope(name, self._last_request, command)
+        self._requests[self._last_request] = Pending(envelope, context, now_ms + REQUEST_TIMEOUT_MS)
+        return [Submit(envelope)]
+
+    def _answered(self, request: int, payload: bytes) -> list[Output[S]]:
+        pending = self._requests.pop(request, None)
+        if pending is None:
+            return []
+        if isinstance(pending.context, User):
+            return self._user_attached(pending.context)
+        return [Answered(pending.context, payload)]
+
+    def _failed(self, request: int, failure: Failure, now_ms: int) -> list[Output[S]]:
+        pending = self._requests.pop(request, None)
+        if pending is None:
+            return []
+        if isinstance(pending.context, User):
+            return self._user_not_attached(pending.context, now_ms)
+        return [Refused(pending.context, failure)]
+
+    def refused(self, envelope: Envelope, failure: Failure, now_ms: int) -> list[Output[S]]:
+        """The links could not queue this envelope: fail the request, or try the attachment again later."""
+        if envelope.request:
+            return self._failed(envelope.request, failure, now_ms)
+        topic = self._topics.get(envelope.to)
+        if topic is not None and isinstance(envelope.command, Attach | CatchUp):
+            topic.asked_ms = None
+            self._retry_topic(topic, now_ms)
+        return []
+
+    # --- when hosts change ---------------------------------------------------------------------------------------
+
+    def reattach(self, owned: Callable[[str], bool], now_ms: int) -> list[Output[S]]:
+        """The host of these names has forgotten this gateway: attach, tell of sockets, and ask, all anew."""
+        outputs: list[Output[S]] = []
+        for topic in self._topics.values():
+            if owned(topic.name):
+                topic.asked_ms = topic.retry_at_ms = None
+                outputs.append(Submit(Envelope(topic.name, 0, Attach(topic.last_seq))))
+        for user in self._users.values():
+            name = names.user(user.user_id)
+            if owned(name):
+                self._requests.pop(user.attaching, None)
+                outputs += self._attach_user(user, now_ms)
+                outputs += [Submit(Envelope(name, 0, Connect(seat.connection_id))) for seat in user.seats.values()]
+        outputs += [
+            Submit(pending.envelope)
+            for pending in self._requests.values()
+            if owned(pending.envelope.to) and not isinstance(pending.context, User)
+        ]
+        return outputs
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> list[Output[S]]:
+        """Do what is due: requests that waited too long, topics that nobody needs, what is to be tried again."""
+        outputs: list[Output[S]] = []
+        text = f"no answer within {REQUEST_TIMEOUT_MS / 1000:g} s"
+        late = Failure("actor_unavailable", text, RETRY_AFTER_MS)
+        for request, pending in list(self._requests.items()):
+            if pending.deadline_ms > now_ms:
+                break
+            outputs += self._failed(request, late, now_ms)
+        outputs += self._retry(now_ms)
+        outputs += self._stop_lingering(now_ms)
+        return outputs
+
+    def _retry(self, now_ms: int) -> list[Output[S]]:
+        outputs: list[Output[S]] = []
+        for name in list(self._retrying):
+            thing = self._thing(name)
+            if thing is not None and thing.retry_at_ms is not None:
+                if thing.retry_at_ms > now_ms:
+                    continue
+                thing.retry_at_ms = None
+                outputs += self._try_again(thing, now_ms)
+            del self._retrying[name]
+        return outputs
+
+    def _try_again(self, thing: Topic[S] | User[S], now_ms: int) -> list[Output[S]]:
+        if isinstance(thing, Topic):
+            return [Submit(Envelope(thing.name, 0, Attach(thing.last_seq))), *self._catch_up(thing, now_ms)]
+        if thing.attached:
+            return self._load(thing) if thing.seats else []
+        return [] if thing.attaching else self._attach_user(thing, now_ms)
+
+    def _thing(self, name: str) -> Topic[S] | User[S] | None:
+        if name.startswith("user:"):
+            return self._users.get(names.parse(name).ids[0])
+        return self._topics.get(name)
+
+    def _stop_lingering(self, now_ms: int) -> list[Output[S]]:
+        outputs: list[Output[S]] = []
+        for name in list(self._lingering):
+            thing = self._thing(name)
+            if thing is not None and thing.linger_until_ms is not None:
+                if thing.linger_until_ms > now_ms:
+                    continue
+                if isinstance(thing, Topic):
+                    del self._topics[name]
+                else:
+                    del self._users[thing.user_id]
+                    self._requests.pop(thing.attaching, None)
+                outputs.append(Submit(Envelope(name, 0, Detach())))
+            del self._lingering[name]
+        return outputs
+
+    def next_deadline_ms(self) -> int | None:
+        """When `tick` next has something to do; None: never by itself."""
+        times = [next(iter(self._requests.values())).deadline_ms] if self._requests else []
+        for name in (*self._lingering, *self._retrying):
+            thing = self._thing(name)
+            if thing is not None:
+                times += [at for at in (thing.linger_until_ms, thing.retry_at_ms) if at is not None]
+        return min(times, default=None)
+
+    # --- to be looked at -----------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int]:
+        """Sizes now."""
+        return {
+            "sockets": len(self._seats),
+            "ready": sum(seat.ready for seat in self._seats.values()),
+            "users": len(self._users),
+            "topics": len(self._topics),
+            "requests": len(self._requests),
+            "held_frames": sum(len(topic.held) for topic in self._topics.values()),
+        }
