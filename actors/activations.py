@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from actors.commands import LinkCommand, Origin
 from actors.link import Backoff
@@ -70,22 +71,28 @@ class Activations:
         """The activation of this name, made if need be; None if there are too many and none is idle."""
         activation = self._table.get(name)
         if activation is None:
-            if len(self._table) >= MAX_ACTIVATIONS and not self._evict():
+            if len(self._table) >= MAX_ACTIVATIONS and not self._evict(now_ms):
                 return None
             actor = Presence(name) if name.startswith("user:") else None
             activation = self._table[name] = Activation(name, actor, now_ms)
             if actor is None:
                 self._wanted[name] = None
-        activation.used_ms = now_ms
-        self._table.move_to_end(name)
+        self._keep(name, now_ms)
         return activation
 
-    def _evict(self) -> bool:
-        for _, name in zip(range(EVICT_SEARCH), self._table, strict=False):
+    def _evict(self, now_ms: int) -> bool:
+        """Make room; what is looked at in vain goes to the end, so that the next search looks at others."""
+        for name in list(islice(self._table, EVICT_SEARCH)):
             if self._table[name].idle:
                 del self._table[name]
                 return True
+            self._keep(name, now_ms)
         return False
+
+    def _keep(self, name: str, now_ms: int) -> None:
+        """Have an activation that is not idle looked at again as late as any other."""
+        self._table[name].used_ms = now_ms
+        self._table.move_to_end(name)
 
     @staticmethod
     def post(activation: Activation, mail: Mail) -> bool:
@@ -101,6 +108,7 @@ class Activations:
         The mail was taken in before, so the mailbox's bound does not refuse it.
         """
         self._table[name] = Activation(name, None, now_ms, deque(mail))
+        self._table.move_to_end(name)
         self._wanted[name] = None
 
     def drop(self, name: str) -> list[Mail]:
@@ -135,21 +143,28 @@ class Activations:
         return None if self._loading or not self._wanted else self._backoff.ready_at_ms
 
     def give_up(self, limit_ms: int) -> list[Mail]:
-        """Take out the mail that has waited since ``limit_ms`` or before for actors that cannot be loaded."""
+        """Take out the mail that has waited since ``limit_ms`` or before for actors that cannot be loaded.
+
+        An activation for which nothing waits any more is forgotten, unless it is being read.
+        """
         given_up: list[Mail] = []
-        for name in list(self._wanted):
+        for name in (*self._wanted, *self._loading):
             activation = self._table[name]
             while activation.mailbox and activation.mailbox[0].since_ms <= limit_ms:
                 given_up.append(activation.mailbox.popleft())
-            if not activation.mailbox:
+            if not activation.mailbox and name in self._wanted:
                 self.drop(name)
         return given_up
+
+    def oldest_ms(self) -> int | None:
+        """Since when the longest waiting mail waits; None if none does."""
+        mailboxes = (self._table[name].mailbox for name in (*self._wanted, *self._loading))
+        return min((mailbox[0].since_ms for mailbox in mailboxes if mailbox), default=None)
 
     def passivate(self, now_ms: int) -> list[str]:
         """Forget the actors that have been idle for `PASSIVATE_AFTER_MS`; returns their names.
 
-        What is not idle but long unused (a user with a quiet socket) goes to the end of the order, to be looked at
-        again as late as any other.
+        What is not idle but long unused (a user with a quiet socket) goes to the end of the order.
         """
         gone: list[str] = []
         for activation in list(self._table.values()):
@@ -159,8 +174,7 @@ class Activations:
                 del self._table[activation.name]
                 gone.append(activation.name)
             else:
-                activation.used_ms = now_ms
-                self._table.move_to_end(activation.name)
+                self._keep(activation.name, now_ms)
         return gone
 
     def passivate_at_ms(self) -> int | None:

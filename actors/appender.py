@@ -2,8 +2,8 @@
 
 Entries wait per conversation. When the link to the writer is free, the next batch takes what waits of every
 conversation, each group after the head that its activation knows; so while one batch commits the next is gathered, and
-a conversation never has two groups on the way. A batch whose call failed may or may not have been committed: it is sent
-again, the same bytes, until it is answered, and the log recognises entries by their ids.
+a conversation never has two groups on the way. A batch whose call failed may or may not have been committed: the same
+groups are sent again, under the placement of the day, until they are answered; the log recognises entries by their ids.
 
 Nobody waits longer than `STORAGE_PATIENCE_MS` for a database that is away: an entry that still waits is given up; one
 that is in the batch in flight can be neither given up nor confirmed, so only its requester is told, to ask again.
@@ -46,11 +46,13 @@ class AppendBatch(msgspec.Struct, frozen=True, array_like=True):
 class Appender:
     """The entries of one host that wait for one writer, and the batch that is on its way there."""
 
-    __slots__ = ("_backoff", "_body", "_calling", "_count", "_in_flight", "_number", "_queued")
+    __slots__ = ("_backoff", "_body", "_calling", "_count", "_epoch", "_groups", "_in_flight", "_number", "_queued")
 
     def __init__(self) -> None:
         self._queued: dict[str, deque[Waiting]] = {}
         self._in_flight: dict[str, list[Waiting]] = {}
+        self._groups: list[Append] = []
+        self._epoch = 0
         self._body = b""
         self._number = 0
         self._calling = False
@@ -75,11 +77,15 @@ class Appender:
                 return None
             self._gather()
             self._number += 1
-            groups = [
+            self._groups = [
                 Append(conversation, head_of(conversation), [waiting.entry for waiting in group])
                 for conversation, group in self._in_flight.items()
             ]
-            self._body = _encoder.encode(AppendBatch(epoch, groups))
+        if (
+            not self._body or epoch != self._epoch
+        ):  # a writer that knows this epoch would refuse the same groups under an older one
+            self._epoch = epoch
+            self._body = _encoder.encode(AppendBatch(epoch, self._groups))
         self._calling = True
         return self._number, self._body
 
@@ -98,6 +104,7 @@ class Appender:
     def answered(self, outcomes: list[list[Outcome]]) -> list[tuple[str, list[tuple[Waiting, Outcome]]]]:
         """The batch came to this: per conversation, each entry with its outcome, in order."""
         in_flight, self._in_flight = self._in_flight, {}
+        self._groups, self._body = [], b""
         self._calling = False
         self._backoff.succeeded()
         self._count -= sum(map(len, in_flight.values()))

@@ -9,6 +9,9 @@ simulator in ``tests/simulation`` drive the very same object.
 The way of a message through it: `receive` -> `Room.handle` -> `Persist` -> `next_append` -> the writer commits ->
 `appended` -> `Room.handle(Committed)` -> `FanOut`, `Reply` -> `poll`. Nothing is shown or answered before its commit.
 
+An answer that follows from telling other actors waits until their hosts have what they were told. So whoever is told
+"it is done" may rely on it: if this host dies before, the requester asks again, and everybody is told again.
+
 A host that is *fenced* (the log says that somebody else has written to a conversation) throws that activation away and
 handles what it had not committed anew, with the state that the database has now; its clients notice a delay.
 """
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -77,6 +81,15 @@ from fastsock.schemas.log import ConversationState, Entry, Fenced, Outcome, Refu
 _encoder = msgspec.msgpack.Encoder()
 
 
+@dataclass(slots=True)
+class Owed:
+    """An answer that waits until ``untold`` envelopes have reached their hosts."""
+
+    origin: Origin
+    payload: bytes
+    untold: int
+
+
 class Host:
     """One host. ``name`` is its actor's name; ``incarnation`` is new with each start of its process.
 
@@ -100,6 +113,7 @@ class Host:
         self._inbox = Inbox()
         self._timers = Timers()
         self._local: deque[Envelope] = deque()
+        self._owed: dict[int, tuple[Envelope, Owed]] = {}
         self._woken: dict[str, None] = {}
 
     @property
@@ -200,8 +214,14 @@ class Host:
     def _perform(
         self, effects: list[Effect], command: LinkCommand, origin: Origin | None, name: str, now_ms: int
     ) -> None:
+        told: list[Envelope] = []
         for effect in effects:
-            if isinstance(effect, Persist):
+            if isinstance(effect, Tell):
+                told += self._tell(Envelope(effect.to, 0, effect.command))
+            elif isinstance(effect, Reply) and told and origin is not None:
+                owed = Owed(origin, effect.payload, len(told))
+                self._owed.update((id(envelope), (envelope, owed)) for envelope in told)
+            elif isinstance(effect, Persist):
                 effect.entry.id = self.ids.take()
                 self.counts["entries"] += 1
                 self._appender(name).add(Waiting(effect.entry, command, origin, now_ms))
@@ -210,9 +230,7 @@ class Host:
             else:
                 self._perform_one(effect, origin, name)
 
-    def _perform_one(
-        self, effect: FanOut | Tell | Summon | Reply | Fail | Cut, origin: Origin | None, name: str
-    ) -> None:
+    def _perform_one(self, effect: FanOut | Summon | Reply | Fail | Cut, origin: Origin | None, name: str) -> None:
         if isinstance(effect, Reply):
             if origin is not None:
                 self._deliver(origin.peer, Answer(origin.request, effect.payload))
@@ -221,8 +239,6 @@ class Host:
                 self._deliver(origin.peer, Failed(origin.request, effect.failure))
         elif isinstance(effect, FanOut):
             self._fan_out(effect.entry, self._topics.gateways(name))
-        elif isinstance(effect, Tell):
-            self._tell(Envelope(effect.to, 0, effect.command))
         elif isinstance(effect, Summon):
             invite = Invite(names.parse(name).ids[0], effect.conversation, effect.since)
             for gateway in self._topics.gateways(name):
@@ -241,11 +257,26 @@ class Host:
             self._push(gateway, body)
         self.counts["frames"] += len(gateways)
 
-    def _tell(self, envelope: Envelope) -> None:
+    def _tell(self, envelope: Envelope) -> list[Envelope]:
+        """Hand it to its actor, here or elsewhere; returns what is on its way to another host."""
         if self.placement.owner(envelope.to) == self.name:
             self._local.append(envelope)
-        elif self.uplinks.submit(envelope) is not None:
+        elif self.uplinks.submit(envelope) is None:
+            return [envelope]
+        else:
             self.counts["dropped_tells"] += 1
+        return []
+
+    def forwarded(self, host: str, number: int, answer: Accepted | Stale | Behind, now_ms: int) -> None:
+        """What another host said to the batch taken by `next_forward`; answers that waited for it are given."""
+        if isinstance(answer, Stale):
+            self.move(answer.placement, now_ms)
+        for envelope in self.uplinks.answered(host, number, answer, now_ms):
+            _, owed = self._owed.pop(id(envelope), (None, None))
+            if owed is not None:
+                owed.untold -= 1
+                if not owed.untold:
+                    self._deliver(owed.origin.peer, Answer(owed.origin.request, owed.payload))
 
     def _settle(self, now_ms: int) -> None:
         """Hand over what actors here have told actors here."""
@@ -365,7 +396,8 @@ class Host:
                 for mail in self._activations.drop(name):
                     self._not_found(name, mail.origin)
                 continue
-            activation.actor = Room(state)
+            room = activation.actor = Room(state)
+            self._perform(room.activated(), Describe(), None, name, now_ms)
             while activation.mailbox:
                 mail = activation.mailbox.popleft()
                 self._act(activation, mail.command, mail.origin, self.peer, now_ms)

@@ -119,12 +119,15 @@ class Sender(Generic[T]):
             total += size
         return items
 
-    def delivered(self, number: int) -> None:
-        """That batch was answered. The late answer to one that was recalled changes nothing."""
-        if self._in_flight is not None and self._in_flight.number == number:
-            self._calling = False
-            self._in_flight = None
-            self._backoff.succeeded()
+    def delivered(self, number: int) -> list[T]:
+        """That batch was answered; returns its items. The late answer to one that was recalled changes nothing."""
+        batch = self._in_flight
+        if batch is None or batch.number != number:
+            return []
+        self._calling = False
+        self._in_flight = None
+        self._backoff.succeeded()
+        return batch.items
 
     def failed(self, number: int, now_ms: int) -> None:
         """The call failed; it may or may not have been carried out. `take` gives the same batch again when due."""

@@ -63,6 +63,15 @@ class Room:
         """Whether nothing is on its way to the log, so that the activation may be forgotten."""
         return self._pending == 0
 
+    def activated(self) -> list[Effect]:
+        """What to do first: let the two people of a direct conversation know that it exists.
+
+        The host that committed its first message may have died before it told them.
+        """
+        if self.head == 0 or not self._name.startswith("dm:"):
+            return []
+        return [Tell(names.user(user), Attend(self._name, 0)) for user in self._members]
+
     def handle(self, command: Command, now_ms: int) -> list[Effect]:
         """Decide. ``now_ms`` is milliseconds since 1970 UTC and never goes back."""
         return self._decide(command, now_ms)

@@ -100,15 +100,15 @@ class Uplinks:
         batch = self._senders[host].take(now_ms)
         return None if batch is None else (batch, self.placement.epoch)
 
-    def answered(self, host: str, number: int, answer: Answer, now_ms: int) -> None:
-        """What the host said to that batch."""
+    def answered(self, host: str, number: int, answer: Answer, now_ms: int) -> list[Envelope]:
+        """What the host said to that batch; returns the envelopes that it has now."""
         sender = self._senders[host]
         if isinstance(answer, Accepted):
-            sender.delivered(number)
-            return
+            return sender.delivered(number)
         sender.failed(number, now_ms)
         if isinstance(answer, Stale):
             self.move(answer.placement)
+        return []
 
     def failed(self, host: str, number: int, now_ms: int) -> None:
         """The call to the host failed; the batch is sent again when `retry_at_ms` comes."""

@@ -33,7 +33,7 @@ from actors.runtime.links import CALL_ERRORS, CALL_TIMEOUT_S, Actors
 from actors.runtime.process import settle_in
 from actors.runtime.tasks import Tasks
 from actors.topics import Read
-from actors.uplinks import Accepted, Stale, decode_items, encode_answer, encode_items
+from actors.uplinks import decode_items, encode_answer, encode_items
 from actors.uplinks import decode_answer as decode_uplink_answer
 from fastsock.core.errors import FastSockError
 from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
@@ -233,9 +233,7 @@ class HostActor:
             log.warning("forward failed", to=other, error=f"{type(error).__name__}: {error}"[:300])
             uplinks.failed(other, batch.number, now_ms())
         else:
-            if isinstance(answer, Stale):
-                self._host.move(answer.placement, now_ms())
-            uplinks.answered(other, batch.number, Accepted("") if isinstance(answer, Accepted) else answer, now_ms())
+            self._host.forwarded(other, batch.number, answer, now_ms())
         self._pump()
 
     async def _read_placement(self) -> None:

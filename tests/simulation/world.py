@@ -338,10 +338,7 @@ class SimHost:
                     mine.uplinks.failed(other, batch.number, world.now_ms)
                 else:
                     assert isinstance(result, bytes)
-                    answer = uplinks.decode_answer(result)
-                    if isinstance(answer, uplinks.Stale):
-                        mine.move(answer.placement, world.now_ms)
-                    mine.uplinks.answered(other, batch.number, answer, world.now_ms)
+                    mine.forwarded(other, batch.number, uplinks.decode_answer(result), world.now_ms)
 
             self._mine(life, told)
 
