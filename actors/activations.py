@@ -17,6 +17,7 @@ from actors.link import Backoff
 from actors.presence import Presence
 from actors.room import Room
 from fastsock.core.limits import MAX_ACTIVATIONS, MAX_MAILBOX, PASSIVATE_AFTER_MS
+from fastsock.schemas import names
 
 MAX_LOAD = 1_000
 """Names of one coalesced read."""
@@ -68,12 +69,18 @@ class Activations:
         return self._table.get(name)
 
     def use(self, name: str, now_ms: int) -> Activation | None:
-        """The activation of this name, made if need be; None if there are too many and none is idle."""
+        """The activation of this name, made if need be; None if there are too many and none is idle.
+
+        Raises:
+            ValueError: not a name; the text says why.
+
+        """
         activation = self._table.get(name)
         if activation is None:
+            kind = names.parse(name).kind
             if len(self._table) >= MAX_ACTIVATIONS and not self._evict(now_ms):
                 return None
-            actor = Presence(name) if name.startswith("user:") else None
+            actor = Presence(name) if kind == "user" else None
             activation = self._table[name] = Activation(name, actor, now_ms)
             if actor is None:
                 self._wanted[name] = None
@@ -129,8 +136,8 @@ class Activations:
     def loaded(self) -> list[str]:
         """The read under way has answered; returns what it was about."""
         self._backoff.succeeded()
-        names, self._loading = self._loading, []
-        return names
+        loaded, self._loading = self._loading, []
+        return loaded
 
     def load_failed(self, now_ms: int) -> None:
         """The read under way failed: its names are wanted again, and read when the pause is over."""

@@ -503,7 +503,7 @@ class Gateway(Generic[S]):
     # --- requests ------------------------------------------------------------------------------------------------
 
     def request(self, name: str, command: LinkCommand, context: object, now_ms: int) -> list[Output[S]]:
-        """Ask an actor; `Answered` or `Refused` will come with ``context``, at the latest after `REQUEST_TIMEOUT_MS`."""
+        """Ask an actor; `Answered` or `Refused` comes with ``context``, at the latest after `REQUEST_TIMEOUT_MS`."""
         if len(self._requests) >= MAX_REQUESTS:
             text = f"{len(self._requests):,} of {MAX_REQUESTS:,} requests wait for an answer"
             return [Refused(context, Failure("overloaded", text, RETRY_AFTER_MS))]

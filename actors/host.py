@@ -76,7 +76,7 @@ from fastsock.core.limits import (
     STORAGE_PATIENCE_MS,
 )
 from fastsock.schemas import frames, names
-from fastsock.schemas.log import ConversationState, Entry, Fenced, Outcome, Refused
+from fastsock.schemas.log import ConversationState, Entry, Fenced, Outcome, Refused, Stored
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -112,6 +112,8 @@ class Host:
         self._sessions = 0
         self._inbox = Inbox()
         self._timers = Timers()
+        self._parting = False
+        """Whether something that lives elsewhere by now still has entries on their way to the log."""
         self._local: deque[Envelope] = deque()
         self._owed: dict[int, tuple[Envelope, Owed]] = {}
         self._woken: dict[str, None] = {}
@@ -133,8 +135,7 @@ class Host:
             return Stale(self.placement)
         if epoch > self.placement.epoch:
             return Behind()
-        is_host = sender.partition("/")[0] in self.placement.hosts
-        session = "" if is_host else self._downlink(sender, now_ms).session
+        session = "" if self._is_host(sender) else self._downlink(sender, now_ms).session
         if self._inbox.accept(sender, number):
             for envelope in envelopes:
                 self._dispatch(envelope, sender, now_ms)
@@ -142,12 +143,37 @@ class Host:
         return Accepted(session)
 
     def move(self, placement: Placement, now_ms: int) -> None:
-        """Learn a newer placement; what lives elsewhere by it is dropped as soon as nothing of it is under way."""
+        """Learn a newer placement; what lives elsewhere by it is dropped as soon as nothing of it is under way.
+
+        Where an epoch was skipped, anything that lives here may have lived elsewhere meanwhile: all of it is learned
+        anew, and every gateway is given a new session, so that it attaches and tells again.
+        """
+        skipped = placement.epoch > self.placement.epoch + 1
         if self.uplinks.move(placement):
-            for activation in self._activations:
-                if placement.owner(activation.name) != self.name and activation.idle:
-                    self._deactivate(activation.name)
+            for peer in self._downlinks if skipped else ():
+                self._renew(peer)
+            self._part(lambda name: skipped or not self._lives_here(name))
             self._settle(now_ms)
+
+    def _lives_here(self, name: str) -> bool:
+        return self.placement.owner(name) == self.name
+
+    def _part(self, gone: Callable[[str], bool]) -> None:
+        """Drop the actors and topics of which ``gone`` is true, but keep what has entries on their way to the log.
+
+        Whoever is attached here may not be attached there before those entries are committed, so they are shown here.
+        """
+        self._parting = False
+        for activation in self._activations:
+            if gone(activation.name):
+                if activation.idle or isinstance(activation.actor, Presence):
+                    self._deactivate(activation.name)
+                else:
+                    self._parting = True
+        self._topics.drop(lambda topic: gone(topic) and self._activations.get(topic) is None)
+
+    def _is_host(self, peer: str) -> bool:
+        return peer.partition("/")[0] in self.placement.hosts
 
     def _dispatch(self, envelope: Envelope, sender: str, now_ms: int) -> None:
         self.counts["commands"] += 1
@@ -159,7 +185,8 @@ class Host:
         elif isinstance(command, Detach):
             self._topics.detach(topic, sender)
         elif isinstance(command, CatchUp):
-            self._topics.lack(topic, sender, command.since)
+            for gateway in self._topics.gateways(topic) if self._is_host(sender) else (sender,):
+                self._topics.lack(topic, gateway, command.since)
         else:
             self._hand_over(topic, command, origin, sender, now_ms)
 
@@ -174,7 +201,11 @@ class Host:
             self._topics.lack(topic, gateway, since)
 
     def _hand_over(self, name: str, command: LinkCommand, origin: Origin | None, sender: str, now_ms: int) -> None:
-        activation = self._activations.use(name, now_ms)
+        try:
+            activation = self._activations.use(name, now_ms)
+        except ValueError as error:
+            self._fail(origin, Failure("invalid_data", str(error)))
+            return
         if activation is None:
             text = f"{self.name} is full: {MAX_ACTIVATIONS:,} of {MAX_ACTIVATIONS:,} actors are active, none is idle"
             self._refuse(origin, "overloaded", text)
@@ -235,8 +266,7 @@ class Host:
             if origin is not None:
                 self._deliver(origin.peer, Answer(origin.request, effect.payload))
         elif isinstance(effect, Fail):
-            if origin is not None:
-                self._deliver(origin.peer, Failed(origin.request, effect.failure))
+            self._fail(origin, effect.failure)
         elif isinstance(effect, FanOut):
             self._fan_out(effect.entry, self._topics.gateways(name))
         elif isinstance(effect, Summon):
@@ -285,17 +315,23 @@ class Host:
             self._hand_over(envelope.to, envelope.command, None, self.peer, now_ms)
 
     def _refuse(self, origin: Origin | None, code: str, text: str) -> None:
+        self._fail(origin, Failure(code, text, RETRY_AFTER_MS))
+
+    def _fail(self, origin: Origin | None, failure: Failure) -> None:
         if origin is not None:
-            self._deliver(origin.peer, Failed(origin.request, Failure(code, text, RETRY_AFTER_MS)))
+            self._deliver(origin.peer, Failed(origin.request, failure))
 
     # --- the way down --------------------------------------------------------------------------------------------
 
     def _downlink(self, peer: str, now_ms: int) -> Downlink:
         downlink = self._downlinks.get(peer)
         if downlink is None:
-            self._sessions += 1
-            downlink = self._downlinks[peer] = Downlink(f"{self.peer}#{self._sessions}", now_ms)
+            downlink = self._downlinks[peer] = self._new_downlink(now_ms)
         return downlink
+
+    def _new_downlink(self, last_poll_ms: int) -> Downlink:
+        self._sessions += 1
+        return Downlink(f"{self.peer}#{self._sessions}", last_poll_ms)
 
     def _deliver(self, peer: str, delivery: Delivery) -> None:
         self._push(peer, _encoder.encode(delivery))
@@ -307,12 +343,16 @@ class Host:
         self._woken[peer] = None
         if not downlink.push(item):
             self.counts["lost_downlinks"] += 1
-            self._lose(peer)
+            self._renew(peer)
 
-    def _lose(self, peer: str) -> None:
-        """Forget what the gateway is attached to and what waits for it: its next poll finds a new session."""
-        del self._downlinks[peer]
+    def _renew(self, peer: str) -> None:
+        """Forget what the gateway is attached to and what waits for it: its next poll finds a new session.
+
+        When it last polled is not forgotten, or nobody would notice if it is gone, and its sockets with it.
+        """
         self._topics.forget(peer)
+        self._downlinks[peer] = self._new_downlink(self._downlinks[peer].last_poll_ms)
+        self._woken[peer] = None
 
     def poll(self, peer: str, session: str, acknowledged: int, now_ms: int) -> tuple[str, Batch[bytes] | None]:
         """The session of this gateway's downlink, and its next batch if there is one.
@@ -366,10 +406,17 @@ class Host:
         assert isinstance(activation.actor, Room), f"{name} had entries on the way, so it is loaded"
         effects = activation.actor.handle(Committed(waiting.entry, outcome), now_ms)
         self._perform(effects, waiting.command, waiting.origin, name, now_ms)
+        if isinstance(outcome, Stored) and not self._lives_here(name):
+            # Gateways that are attached where it lives by now may have asked for the log before this commit.
+            self._tell(Envelope(name, 0, CatchUp(outcome.seq - 1)))
 
     def _fenced(self, conversation: str, writer: int, fenced: list[Waiting], now_ms: int) -> None:
+        """Start anew from the log, and have it read for those who are attached: they know it up to the old head."""
         self.counts["fenced"] += 1
         self.placement_suspect = True
+        head = self._head(conversation)
+        for gateway in self._topics.gateways(conversation):
+            self._topics.lack(conversation, gateway, head)
         again = [*fenced, *self._appenders[writer].withdraw(conversation)]
         mail = [Mail(waiting.command, waiting.origin, waiting.since_ms) for waiting in again]
         self._activations.reload(conversation, mail, now_ms)
@@ -407,8 +454,7 @@ class Host:
         parts = names.parse(name)
         code = "room_not_found" if parts.kind == "room" else "user_not_found"
         who = f"room {parts.ids[0]}" if parts.kind == "room" else f"user {parts.ids[0]} or {parts.ids[1]}"
-        if origin is not None:
-            self._deliver(origin.peer, Failed(origin.request, Failure(code, f"{who} does not exist or is not active")))
+        self._fail(origin, Failure(code, f"{who} does not exist or is not active"))
 
     def load_failed(self, now_ms: int) -> None:
         self._activations.load_failed(now_ms)
@@ -460,10 +506,13 @@ class Host:
             self._inform(name, TimerFired(tag), now_ms)
         for name in self._activations.passivate(now_ms):
             self._timers.cancel_all(name, TIMERS)
+        if self._parting:
+            self._part(lambda name: not self._lives_here(name))
         self._lose_patience(now_ms)
         for peer, downlink in list(self._downlinks.items()):
             if downlink.last_poll_ms <= now_ms - PEER_GONE_MS:
-                self._lose(peer)
+                del self._downlinks[peer]
+                self._topics.forget(peer)
                 for activation in self._activations:
                     if isinstance(activation.actor, Presence):
                         self._inform(activation.name, GatewayGone(peer), now_ms)
@@ -490,7 +539,7 @@ class Host:
 
     def next_deadline_ms(self) -> int | None:
         """When `tick` or a ``next_...`` may have something that it does not have now; None: never by itself."""
-        patience = [since for appender in self._appenders if (since := appender.oldest_ms()) is not None]
+        oldest = [self._activations.oldest_ms(), *(appender.oldest_ms() for appender in self._appenders)]
         times = [
             self._timers.next_at_ms(),
             self._activations.passivate_at_ms(),
@@ -499,7 +548,7 @@ class Host:
             self.ids.retry_at_ms(),
             self.uplinks.retry_at_ms(),
             *(appender.retry_at_ms() for appender in self._appenders),
-            *(since + STORAGE_PATIENCE_MS for since in patience),
+            *(since + STORAGE_PATIENCE_MS for since in oldest if since is not None),
             *(downlink.last_poll_ms + PEER_GONE_MS for downlink in self._downlinks.values()),
         ]
         return min((at for at in times if at is not None), default=None)
@@ -509,6 +558,17 @@ class Host:
         self._timers.cancel_all(name, TIMERS)
 
     # --- to be looked at -----------------------------------------------------------------------------------------
+
+    def describe(self, name: str, now_ms: int) -> bytes | None:
+        """An actor's state, JSON; None if it is not active. Nothing changes by it."""
+        activation = self._activations.get(name)
+        if activation is None or activation.actor is None:
+            return None
+        actor = activation.actor
+        described = (
+            actor.handle(Describe(), now_ms, "") if isinstance(actor, Presence) else actor.handle(Describe(), now_ms)
+        )
+        return next(effect.payload for effect in described if isinstance(effect, Reply))
 
     def stats(self) -> dict[str, object]:
         """Figures for ``fastsock top``: counts since the start, and sizes now."""
@@ -529,7 +589,3 @@ class Host:
             "ids_left": len(self.ids),
             **self.counts,
         }
-
-
-Clock = Callable[[], int]
-"""Milliseconds since 1970 UTC, never going back."""

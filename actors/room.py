@@ -130,12 +130,12 @@ class Room:
 
     @_decide.register
     def _remove(self, command: RemoveMember, now_ms: int) -> list[Effect]:
+        if self._name.startswith("dm:"):
+            return [self._fail("not_allowed", f"nobody can leave {self._name}: it belongs to its two people")]
         if command.by != command.user_id:
             refusal = self._may_manage(command.by)
             if refusal is not None:
                 return [refusal]
-        if self._name.startswith("dm:"):
-            return [self._fail("not_allowed", f"nobody can leave {self._name}: it belongs to its two people")]
         if not self._present(command.user_id):
             return [self._not_a_member(command.user_id)]
         role = self._members[command.user_id]
@@ -183,11 +183,15 @@ class Room:
         return [self._fail(outcome.code, outcome.message)]
 
     def _repeated(self, entry: Entry, original: Entry) -> list[Effect]:
-        """The answer to a key that was used before: what it became, if it asked for the same."""
+        """The answer to a key that was used before: what it became, if it asked for the same.
+
+        It is shown once more: where an activation died between a commit and its showing, or was told of neither, only
+        the repetition brings the entry to those who were attached then. Everybody else drops it by its number.
+        """
         if (original.kind, original.conversation) != (entry.kind, entry.conversation):
             used = f"a {original.kind} in {original.conversation} has used it"
             return [self._fail("key_reused", f"the id {entry.key[2:]!r} cannot name a {entry.kind}: {used}")]
-        return [*self._announce(original), Reply(_answer(original))]
+        return [FanOut(original), *self._announce(original), Reply(_answer(original))]
 
     def _apply(self, entry: Entry) -> None:
         """Take note of a committed membership change."""

@@ -8,6 +8,7 @@ gateway puts them in order by their numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from actors.link import Backoff
@@ -49,13 +50,22 @@ class Topics:
         gateways.pop(gateway, None)
         if not gateways:
             self._gateways.pop(topic, None)
-        self._checks.get(topic, {}).pop(gateway, None)
+        checks = self._checks.get(topic, {})
+        checks.pop(gateway, None)
+        if not checks:
+            self._checks.pop(topic, None)
         self._reads.pop((topic, gateway), None)
 
     def forget(self, gateway: str) -> None:
         """Detach the gateway from everything."""
         for topic in [topic for topic, gateways in self._gateways.items() if gateway in gateways]:
             self.detach(topic, gateway)
+
+    def drop(self, gone: Callable[[str], bool]) -> None:
+        """Detach every gateway from the topics of which ``gone`` is true."""
+        for topic in [topic for topic in self._gateways if gone(topic)]:
+            for gateway in self.gateways(topic):
+                self.detach(topic, gateway)
 
     def gateways(self, topic: str) -> tuple[str, ...]:
         return tuple(self._gateways.get(topic, ()))
@@ -95,9 +105,12 @@ class Topics:
     # --- reading what is lacked ----------------------------------------------------------------------------------
 
     def lack(self, topic: str, gateway: str, since: int) -> None:
-        """Have a page of what follows ``since`` read for the gateway, if it is attached."""
+        """Have a page of what follows ``since`` read for the gateway, if it is attached.
+
+        Where a page is wanted already, the earlier one will do: the gateway drops what it has.
+        """
         if self.attached(topic, gateway):
-            self._reads[topic, gateway] = since
+            self._reads[topic, gateway] = min(since, self._reads.get((topic, gateway), since))
 
     def next_read(self, now_ms: int) -> Read | None:
         """The page to read from the log now; None while one is under way."""

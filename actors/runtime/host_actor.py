@@ -12,37 +12,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from uuid import uuid4
 
 import msgspec
 import structlog
-from fastsock.core.config import Settings
-from fastsock.db.conversations import Conversations
-from fastsock.db.engine import Database
-from fastsock.db.message_log import MessageLog
-from fastsock.db.placement import PlacementStore
 
 from actors.commands import Envelope
 from actors.host import Host
 from actors.link import Batch
 from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
 from actors.placement import Placement
-from actors.runtime import names
+from actors.runtime import names, placements
 from actors.runtime.clock import now_ms
 from actors.runtime.links import CALL_ERRORS, CALL_TIMEOUT_S, Actors
 from actors.runtime.process import settle_in
 from actors.runtime.tasks import Tasks
 from actors.topics import Read
-from actors.uplinks import decode_items, encode_answer, encode_items
 from actors.uplinks import decode_answer as decode_uplink_answer
+from actors.uplinks import decode_items, encode_answer, encode_items
+from fastsock.core.config import Settings
 from fastsock.core.errors import FastSockError
 from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
+from fastsock.db.conversations import Conversations
+from fastsock.db.engine import Database
+from fastsock.db.message_log import MessageLog
 
 log = structlog.get_logger("fastsock.host")
 
 TICK_S = 0.1
 """The longest time between two looks at what is due."""
 MIN_TICK_S = 0.005
+REPORT_FRESH_MS = 10_000
+"""A gateway that has not reported for so long is not shown any more."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -57,6 +59,7 @@ class HostActor:
         self._actors = Actors()
         self._tasks = Tasks()
         self._polls: dict[str, asyncio.Event] = {}
+        self._reports: dict[str, tuple[int, dict[str, int]]] = {}
 
     def __repr__(self) -> str:
         return f"host-{self._name.rpartition('-')[2]}"
@@ -77,13 +80,14 @@ class HostActor:
         database = Database(self._settings.database_url_resolved)
         self._log = MessageLog(database)
         self._conversations = Conversations(database)
-        self._placements = PlacementStore(database)
-        stored = await self._placements.load()
-        if stored is None:
+        self._database = database
+        try:
+            placement = await placements.load(database)
+        except FastSockError:
             await database.close()
-            raise FastSockError("storage_unavailable", "no placement is stored: start FastSock with `fastsock serve`")
+            raise
         incarnation = uuid4().hex[:8]
-        self._host = Host(self._name, incarnation, Placement.decode(stored), self._settings.writers)
+        self._host = Host(self._name, incarnation, placement, self._settings.writers)
         log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)
         await self._lease(self._host.next_lease(now_ms()) or 0)
         self._tasks.start(self._tick(), "tick")
@@ -93,7 +97,23 @@ class HostActor:
     async def ready(self) -> dict[str, object]:
         """Figures for ``fastsock top``; answers when the host can work."""
         await self._started()
-        return {**self._host.stats(), "failed_tasks": self._tasks.failures}
+        fresh = now_ms() - REPORT_FRESH_MS
+        self._reports = {peer: report for peer, report in self._reports.items() if report[0] > fresh}
+        reports = {peer: figures for peer, (_, figures) in self._reports.items()}
+        return {**self._host.stats(), "failed_tasks": self._tasks.failures, "gateway_reports": reports}
+
+    async def report(self, peer: str, figures: dict[str, int]) -> None:
+        """Take a gateway's figures, for whoever asks this host."""
+        self._reports[peer] = (now_ms(), figures)
+
+    async def describe(self, name: str) -> bytes | None:
+        """One actor's state as JSON, or None if it is not in memory; looking activates nothing."""
+        await self._started()
+        return self._host.describe(name, now_ms())
+
+    async def current_placement(self) -> bytes:
+        await self._started()
+        return self._host.placement.encode()
 
     async def receive(self, sender: str, number: int, epoch: int, body: bytes) -> bytes:
         """Take a batch of envelopes; the answer is an encoded `uplinks.Answer`."""
@@ -116,10 +136,8 @@ class HostActor:
         current, batch = self._host.poll(peer, session, acknowledged, now_ms())
         if batch is None and current == session:
             event = self._polls[peer] = asyncio.Event()
-            try:
+            with suppress(TimeoutError):  # nothing has come: an empty answer, and the gateway polls again
                 await asyncio.wait_for(event.wait(), POLL_HOLD_MS / 1000)
-            except TimeoutError:
-                pass  # nothing has come: an empty answer, and the gateway polls again
             if self._polls.get(peer) is event:
                 del self._polls[peer]
             current, batch = self._host.poll(peer, session, acknowledged, now_ms())
@@ -133,7 +151,7 @@ class HostActor:
 
     # --- the pump ----------------------------------------------------------------------------------------------------
 
-    def _pump(self) -> None:
+    def _pump(self) -> None:  # noqa: C901 - a list of all that a host may offer
         """Wake the polls that have something to answer, and start whatever the host offers."""
         host, now = self._host, now_ms()
         for peer in host.take_woken():
@@ -238,9 +256,7 @@ class HostActor:
 
     async def _read_placement(self) -> None:
         async def question() -> None:
-            stored = await self._placements.load()
-            if stored is not None:
-                self._host.move(Placement.decode(stored), now_ms())
+            self._host.move(await placements.load(self._database), now_ms())
 
         await self._ask_database("placement", question, lambda _now: None)
 

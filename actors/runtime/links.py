@@ -24,7 +24,7 @@ from ray.exceptions import RayError
 from actors.commands import Envelope
 from actors.effects import Delivery, Failure
 from actors.link import Backoff, Batch
-from actors.placement import Placement
+from actors.placement import Placement, shard_of
 from actors.runtime.clock import now_ms
 from actors.runtime.names import NAMESPACE
 from actors.runtime.tasks import Tasks
@@ -120,6 +120,15 @@ class HostLinks:
             self._flush_scheduled = True
             asyncio.get_running_loop().call_soon(self._flush)
         return failure
+
+    async def report(self, figures: dict[str, int]) -> None:
+        """Leave this peer's figures with one host, for ``fastsock top``; lost if that host is away."""
+        hosts = self.placement.hosts
+        try:
+            handle = await self._actors.get(hosts[shard_of(self.peer) % len(hosts)])
+            await asyncio.wait_for(handle.report.remote(self.peer, figures), CALL_TIMEOUT_S)
+        except CALL_ERRORS as error:
+            log.debug("report lost", error=type(error).__name__)
 
     # --- up ------------------------------------------------------------------------------------------------------
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from fastsock.core.config import Settings
-from fastsock.db.engine import Database
-from fastsock.db.message_log import MessageLog
-
 from actors.runtime import names
 from actors.runtime.process import settle_in
 from actors.runtime.writer import Writer
+from fastsock.core.config import Settings
+from fastsock.db.engine import Database
+from fastsock.db.message_log import MessageLog
 
 
 class PersistenceActor:

@@ -6,8 +6,8 @@ import asyncio
 import gc
 
 import structlog
-from fastsock.core.config import Settings
 
+from fastsock.core.config import Settings
 from fastsock.core.logs import configure
 
 log = structlog.get_logger("fastsock.process")

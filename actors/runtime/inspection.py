@@ -1,0 +1,97 @@
+"""Looking at a running system from outside: what ``fastsock top`` and ``fastsock inspect`` ask.
+
+Hosts and writers are asked directly. Gateways are Serve replicas and have no name to be asked by, so each reports its
+figures to one host every `REPORT_S` seconds; the host passes on what is fresh.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+from actors.placement import Placement
+from actors.runtime import names
+from fastsock.core.errors import RetryableError
+
+ASK_TIMEOUT_S = 5.0
+
+
+def connect(address: str) -> None:
+    """Join the Ray cluster at this address as an observer.
+
+    Raises:
+        RetryableError: ``actor_unavailable``, nothing answers there.
+
+    """
+    try:
+        ray.init(address=address, namespace=names.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RetryableError("actor_unavailable", f"no Ray answers at {address}: {error}") from None
+
+
+def disconnect() -> None:
+    ray.shutdown()
+
+
+def survey(hosts: int, writers: int) -> dict[str, list[dict[str, Any]]]:
+    """The figures of every host, writer and gateway; one that does not answer is listed with an ``error``."""
+    asked = [names.host(index) for index in range(hosts)] + [names.writer(index) for index in range(writers)]
+    answers = {name: _ask(name) for name in asked}
+    host_rows = [answers[names.host(index)] for index in range(hosts)]
+    gateways: dict[str, dict[str, Any]] = {}
+    for row in host_rows:
+        gateways.update(row.pop("gateway_reports", {}))
+    return {
+        "hosts": host_rows,
+        "writers": [answers[names.writer(index)] for index in range(writers)],
+        "gateways": [{"gateway": peer, **figures} for peer, figures in sorted(gateways.items())],
+    }
+
+
+def _ask(name: str) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = ray.get(_handle(name).ready.remote(), timeout=ASK_TIMEOUT_S)
+    except (ray.exceptions.RayError, ValueError) as error:
+        return {"host": name, "writer": name, "error": f"{type(error).__name__}"}
+    return answer
+
+
+def _handle(name: str) -> ActorHandle[Any]:
+    return ray.get_actor(name, namespace=names.NAMESPACE)
+
+
+def inspect(name: str, placement: Placement) -> dict[str, Any]:
+    """The state of one actor, with the host it lives on; ``active`` is False for one that is not in memory.
+
+    Looking activates nothing.
+
+    Raises:
+        RetryableError: ``actor_unavailable``, its host does not answer.
+
+    """
+    host = placement.owner(name)
+    try:
+        body: bytes | None = ray.get(_handle(host).describe.remote(name), timeout=ASK_TIMEOUT_S)
+    except (ray.exceptions.RayError, ValueError) as error:
+        raise RetryableError("actor_unavailable", f"{host} does not answer: {type(error).__name__}") from None
+    place = {"actor": name, "host": host, "epoch": placement.epoch, "active": body is not None}
+    state: dict[str, Any] = {} if body is None else json.loads(body)
+    return {**place, **state}
+
+
+def placement() -> Placement:
+    """The placement that the hosts know.
+
+    Raises:
+        RetryableError: ``actor_unavailable``, no host answers.
+
+    """
+    try:
+        body: bytes = ray.get(_handle(names.host(0)).current_placement.remote(), timeout=ASK_TIMEOUT_S)
+    except (ray.exceptions.RayError, ValueError) as error:
+        raise RetryableError("actor_unavailable", f"{names.host(0)} does not answer: {type(error).__name__}") from None
+    return Placement.decode(body)
