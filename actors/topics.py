@@ -131,8 +131,7 @@ class Topics:
         self._backoff.failed(now_ms)
         assert self._reading is not None, "an answer without a question"
         reading, self._reading = self._reading, None
-        if self.attached(reading.topic, reading.gateway):
-            self._reads.setdefault((reading.topic, reading.gateway), reading.since)
+        self.lack(reading.topic, reading.gateway, reading.since)
 
     def retry_at_ms(self) -> int | None:
         """When `next_check` or `next_read` may have something that they do not have now."""

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import ray
 from ray import serve
@@ -30,8 +30,8 @@ from fastsock.core.errors import RetryableError
 
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Batches travel inside calls; only what is above 100 KB goes through the object store."""
-READY_WITHIN_S = 60.0
-HEALTHY_WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
+HEALTHY_WITHIN_S = 120.0
 LOOK_AGAIN_S = 0.05
 GATEWAY_PREFIX = "/api/v1/ws"
 API_PREFIX = "/"
@@ -64,11 +64,11 @@ def start_ray(settings: Settings, instance_dir: Path, dashboard_port: int) -> st
     Call it from the main thread: Ray's processes die with the thread that started them.
     """
     if settings.ray_address is not None:
-        context = ray.init(
+        ray.init(
             address=settings.ray_address, namespace=names.NAMESPACE, log_to_driver=False, logging_level=logging.ERROR
         )
     else:
-        context = ray.init(
+        ray.init(
             address="local",
             namespace=names.NAMESPACE,
             include_dashboard=True,
@@ -81,13 +81,14 @@ def start_ray(settings: Settings, instance_dir: Path, dashboard_port: int) -> st
             _node_ip_address="127.0.0.1",
         )
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    return str(context.address_info["gcs_address"])
+    return str(ray.get_runtime_context().gcs_address)
 
 
-def start_actors(settings: Settings, parts: Parts) -> dict[str, ActorHandle]:
+def start_actors(settings: Settings, parts: Parts) -> dict[str, ActorHandle[Any]]:
     """Begin to start the writers and hosts that are not there yet; their handles by name. Does not wait."""
     wire = settings.to_wire()
-    wanted: list[tuple[str, type[Ready], int]] = [
+    # Any: Ray's stubs take the actor class that `ray.remote` makes for an instance of the class
+    wanted: list[tuple[str, Any, int]] = [
         *((names.writer(index), parts.persistence_actor, index) for index in range(settings.writers)),
         *((names.host(index), parts.host_actor, index) for index in range(settings.hosts)),
     ]
@@ -107,7 +108,7 @@ def start_actors(settings: Settings, parts: Parts) -> dict[str, ActorHandle]:
     }
 
 
-def wait_ready(actors: dict[str, ActorHandle], timeout_s: float = READY_WITHIN_S) -> None:
+def wait_ready(actors: dict[str, ActorHandle[Any]], timeout_s: float = READY_WITHIN_S) -> None:
     """Wait until every actor says that it can work.
 
     Raises:
@@ -115,7 +116,7 @@ def wait_ready(actors: dict[str, ActorHandle], timeout_s: float = READY_WITHIN_S
         FastSockError: what an actor's ``ready`` raised.
 
     """
-    calls = {handle.ready.remote(): name for name, handle in actors.items()}
+    calls: dict[ray.ObjectRef[Any], str] = {handle.ready.remote(): name for name, handle in actors.items()}
     pending = list(calls)
     give_up_at = time.monotonic() + timeout_s
     while pending:
@@ -130,14 +131,8 @@ def wait_ready(actors: dict[str, ActorHandle], timeout_s: float = READY_WITHIN_S
                 raise error.cause if isinstance(error.cause, Exception) else error from None
 
 
-def start_applications(settings: Settings, parts: Parts) -> None:
-    """Deploy both applications, or update them, and wait until their replicas run.
-
-    Raises:
-        RuntimeError: an application did not start; Ray's text says why.
-
-    """
-    wire = settings.to_wire()
+def start_serve(settings: Settings) -> None:
+    """Start Serve's controller and ingress, unless they run: on a cluster, ``serve.yaml`` says how."""
     if settings.ray_address is None:
         serve.start(
             proxy_location=ProxyLocation.HeadOnly,
@@ -148,6 +143,16 @@ def start_applications(settings: Settings, parts: Parts) -> None:
                 enable_access_log=False,
             ),
         )
+
+
+def start_applications(settings: Settings, parts: Parts) -> None:
+    """Deploy both applications, or update them, and wait until their replicas run.
+
+    Raises:
+        RuntimeError: an application did not start; Ray's text says why.
+
+    """
+    wire = settings.to_wire()
     serve.run_many(
         [
             serve.RunTarget(parts.gateway_app(wire), name=names.GATEWAY_APPLICATION, route_prefix=GATEWAY_PREFIX),
@@ -185,12 +190,12 @@ def _get(host: str, port: int, path: str) -> str:
         connection.close()
 
 
-def stop(settings: Settings, actors: dict[str, ActorHandle]) -> None:
+def stop(settings: Settings, actors: dict[str, ActorHandle[Any]]) -> None:
     """Stop the applications, then the actors, then Ray if it was started here. Safe after a start that failed."""
     if not ray.is_initialized():
         return
     if settings.ray_address is None:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
     else:
         for application in (names.GATEWAY_APPLICATION, names.API_APPLICATION):
             with contextlib.suppress(Exception):
@@ -202,7 +207,6 @@ def stop(settings: Settings, actors: dict[str, ActorHandle]) -> None:
 
 def broken() -> str | None:
     """What of the local Ray has ended by itself; None while all is well."""
-    node = ray._private.worker._global_node  # noqa: SLF001 - Ray tells nobody else that its processes have died
-    if node is None:
-        return None
-    return next((str(kind) for kind, _ in node.dead_processes() if kind in {"gcs_server", "raylet"}), None)
+    node: Any = ray._private.worker._global_node  # noqa: SLF001 - Ray tells nobody else that its processes have died
+    dead = () if node is None else node.dead_processes()
+    return next((str(kind) for kind, _ in dead if kind in {"gcs_server", "raylet"}), None)

@@ -114,7 +114,7 @@ def joins(entry: Entry) -> tuple[int, ...]:
         return tuple(int(user) for user in _members(entry))
     if entry.kind == "message" and entry.seq == 1:  # the first message of a direct conversation
         ids = names.parse(entry.conversation).ids
-        return ids if entry.conversation.startswith("dm:") else ()
+        return tuple(dict.fromkeys(ids)) if entry.conversation.startswith("dm:") else ()
     return ()
 
 

@@ -68,6 +68,8 @@ def _live(world: World, clients: list[Client]) -> None:
         world.after(rng.randint(0, ACTIVE_MS), _manage(world, clients))
     for _ in range(rng.randint(0, 4)):
         world.after(rng.randint(0, ACTIVE_MS), _kill(world, clients))
+    for _ in range(rng.randint(0, 3)):
+        world.after(rng.randint(0, ACTIVE_MS), _move(world))
 
     def calm() -> None:
         world.faults = Faults()
@@ -101,6 +103,14 @@ def _manage(world: World, clients: list[Client]) -> Callable[[], None]:
             clients[owner - 1].manage(room, add=user)
 
     return manage
+
+
+def _move(world: World) -> Callable[[], None]:
+    def move() -> None:
+        name = world.rng.choice([*world.log.logs, *(f"user:{user}" for user in range(1, USERS + 1))])
+        world.pin(name, world.rng.choice(world.placement.hosts))
+
+    return move
 
 
 def _kill(world: World, clients: list[Client]) -> Callable[[], None]:

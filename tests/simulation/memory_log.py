@@ -60,11 +60,11 @@ class MemoryLog:
         return outcomes
 
     def _store(self, entry: Entry, log: list[Entry]) -> Outcome:
+        if "\x00" in entry.content:
+            return Refused("refused_by_storage", "the text holds a NUL character")
         refused = self._change_target(entry)
         if refused is not None:
             return refused
-        if "\x00" in entry.content:
-            return Refused("refused_by_storage", "the text holds a NUL character")
         stored = msgspec.structs.replace(entry, seq=len(log) + 1)
         log.append(stored)
         self._by_id[stored.id] = stored

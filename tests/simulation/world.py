@@ -72,6 +72,14 @@ class World:
         self.hosts = {name: SimHost(self, name) for name in names}
         self.gateways: list[SimGateway] = []
 
+    def pin(self, name: str, host: str) -> None:
+        """Move a name to another host; the hosts learn of it at different times, and own it twice, or not at all."""
+        pins = {**self.placement.pins, name: host}
+        self.placement = Placement(epoch=self.placement.epoch + 1, hosts=self.placement.hosts, pins=pins)
+        self.say(f"{name} moves to {host}, epoch {self.placement.epoch}")
+        for sim_host in self.hosts.values():
+            sim_host.learn(self.rng.randint(0, 2_000))
+
     def say(self, what: str) -> None:
         self.trace.append(f"{self.now_ms - 1_000_000:>8} ms  {what}")
         del self.trace[:-400]
@@ -247,7 +255,14 @@ class SimHost:
         assert self.host is not None
         said = self.host.receive(sender, number, epoch, uplinks.decode_items(body), self.world.now_ms)
         answer(uplinks.encode_answer(said))
+        if isinstance(said, uplinks.Behind):
+            self.learn(self.world.latency())
         self.pump()
+
+    def learn(self, delay_ms: int) -> None:
+        """Read the placement after a while."""
+        life = self.life
+        self.world.after(delay_ms, lambda: self._mine(life, lambda h: h.move(self.world.placement, self.world.now_ms)))
 
     def poll(self, peer: str, session: str, acknowledged: int, answer: Callable[[object], None]) -> None:
         assert self.host is not None
@@ -305,7 +320,7 @@ class SimHost:
             self._forward(host, other)
         if host.placement_suspect:
             host.placement_suspect = False
-            world.after(world.latency(), lambda: self._mine(life, lambda h: h.move(world.placement, world.now_ms)))
+            self.learn(world.latency())
 
     def _appended(self, life: int, result: object) -> None:
         def told(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 from fastapi import FastAPI
+from pydantic import SecretStr
 
 from actors.commands import AddMembers, Committed, LinkCommand, Send
 from actors.effects import Effect, Fail, Persist, Reply, Tell
@@ -121,7 +123,7 @@ class World:
 
     async def say(self, who: Person, where: str, text: str) -> Entry:
         """A message as the gateway would send it; the committed entry."""
-        answer = await self.actors.ask(where, Send(who.id, f"c:{text}", text))
+        answer = await self.actors.ask(where, Send(who.id, f"c:{text} to {where}", text))
         entry = await self.log.get(msgspec.json.decode(answer)["message_id"])
         assert entry is not None
         return entry
@@ -161,13 +163,13 @@ def _empty_database() -> Path:
 
 
 @asynccontextmanager
-async def new_world(folder: Path, **settings: Any) -> AsyncIterator[World]:
-    """A world whose database is a file in this folder; ``settings`` by field name."""
+async def new_world(folder: Path, elsewhere: str | None = None, **settings: Any) -> AsyncIterator[World]:
+    """A world whose database is a file in this folder, or ``elsewhere``; ``settings`` by field name."""
     file = folder / "fastsock.db"
-    shutil.copy(_empty_database(), file)
+    shutil.copy(await asyncio.to_thread(_empty_database), file)
     url = f"sqlite+aiosqlite:///{file}"
-    db = Database(url)
-    world = World(db, Settings(secret_key=SECRET, database_url=url, data_dir=folder, **settings))
+    db = Database(elsewhere or url)
+    world = World(db, Settings(secret_key=SecretStr(SECRET), database_url=url, data_dir=folder, **settings))
     try:
         async with world.http:
             yield world

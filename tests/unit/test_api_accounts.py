@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fastsock.core.errors import error_of
-from tests.unit.api_world import World, new_world, refusal, refused
+from fastsock.core.security import create_access_token
+from tests.unit.api_world import SECRET, World, new_world, refusal, refused
 
 PASSWORD = "correct horse battery"
 
@@ -21,13 +22,13 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def sign_up(world: World, **body: Any) -> Any:
-    return await world.ask(None, "POST", "/auth/signup", json={"email": "ann@example.com", "password": PASSWORD, **body})
+    return await world.ask(
+        None, "POST", "/auth/signup", json={"email": "ann@example.com", "password": PASSWORD, **body}
+    )
 
 
 async def log_in(world: World, username: str = "ann@example.com", password: str = PASSWORD) -> Any:
-    return await world.ask(
-        None, "POST", "/auth/login/access-token", data={"username": username, "password": password}
-    )
+    return await world.ask(None, "POST", "/auth/login/access-token", data={"username": username, "password": password})
 
 
 # --- sign up
@@ -134,6 +135,14 @@ async def test_wrong_credentials_are_all_refused_alike(world: World, username: s
     assert refusal(await log_in(world, username, password)) == expected
 
 
+async def test_a_form_in_an_odd_encoding_is_a_form(world: World) -> None:
+    part = 'Content-Disposition: form-data; name="{}"\r\n\r\n+2AA-\r\n--x'
+    content = "--x\r\n" + part.format("username") + "\r\n" + part.format("password") + "--\r\n"
+    odd = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}  # in which +2AA- is a lone surrogate
+    answer = await world.ask(None, "POST", "/auth/login/access-token", content=content, headers=odd)
+    assert refusal(answer) == refused(400, "bad_credentials", "incorrect email or password")
+
+
 async def test_credentials_in_json_are_not_a_form(world: World) -> None:
     answer = await world.ask(None, "POST", "/auth/login/access-token", json={"username": "a", "password": "b"})
     assert refusal(answer) == refused(422, "invalid_data", "username: field required; password: field required")
@@ -163,9 +172,7 @@ async def test_a_crowd_at_the_login_is_told_when_to_come_back(world: World, monk
 async def test_no_token_a_wrong_one_and_an_old_one_are_told_apart(world: World) -> None:
     ann = await world.person("Ann")
     answer = await world.ask(None, "GET", "/users/me")
-    assert refusal(answer) == refused(
-        401, "not_authenticated", "no token: send it as Authorization: Bearer TOKEN"
-    )
+    assert refusal(answer) == refused(401, "not_authenticated", "no token: send it as Authorization: Bearer TOKEN")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     for header in ("Basic YTpi", "", "Bearer"):
         assert (await world.ask(None, "GET", "/users/me", headers={"Authorization": header})).status_code == 401
@@ -221,17 +228,10 @@ async def test_a_name_can_be_changed_emptied_and_left_alone(world: World) -> Non
 
 async def test_a_token_may_outlive_its_user(world: World) -> None:
     ann = await world.person("Ann")
-    ghost = ann._replace(token=(await ghost_token(world, 999)))
+    ghost = ann._replace(token=create_access_token(999, SECRET, 60, world.now_ms / 1000))
     expected = refused(401, "not_authenticated", "user 999, whom the token belongs to, does not exist")
     assert refusal(await world.ask(ghost, "GET", "/users/me")) == expected
     assert refusal(await world.ask(ghost, "PATCH", "/users/me", json={"full_name": "G"})) == expected
-
-
-async def ghost_token(world: World, user_id: int) -> str:
-    from fastsock.core.security import create_access_token
-    from tests.unit.api_world import SECRET
-
-    return create_access_token(user_id, SECRET, 60, world.now_ms / 1000)
 
 
 async def test_users_are_listed_with_and_without_a_slash_in_pages_and_by_name(world: World) -> None:
@@ -252,7 +252,10 @@ async def test_users_are_listed_with_and_without_a_slash_in_pages_and_by_name(wo
         ("limit=201", "limit: input should be less than or equal to 200, not '201'"),
         ("limit=0", "limit: input should be greater than or equal to 1, not '0'"),
         ("skip=-1", "skip: input should be greater than or equal to 0, not '-1'"),
-        ("skip=9007199254740992", "skip: input should be less than or equal to 9007199254740991, not '9007199254740992'"),
+        (
+            "skip=9007199254740992",
+            "skip: input should be less than or equal to 9007199254740991, not '9007199254740992'",
+        ),
         ("skip=ten", "skip: input should be a valid integer, unable to parse string as an integer, not 'ten'"),
         ("q=%00", "q: must not contain the character U+0000, not '\\x00'"),
     ],

@@ -162,6 +162,12 @@ async def test_an_older_hash_is_made_anew_when_the_password_is_known(passwords: 
     assert await passwords.verify("correct horse", rehashed) == Verdict(valid=True, rehashed=None)
 
 
+async def test_any_text_is_a_password(passwords: Passwords) -> None:
+    for odd in ("", "\0", "\ud800", "p\u00e4ss \U0001f600" * 1_000):
+        assert (await passwords.verify(odd, await passwords.hash(odd))).valid
+        assert not (await passwords.verify(f"{odd}x", await passwords.hash(odd))).valid
+
+
 async def test_what_is_not_a_hash_is_said_so(passwords: Passwords) -> None:
     with pytest.raises(InvalidHashError):
         await passwords.verify("correct horse", "plain text")
@@ -172,7 +178,7 @@ async def test_a_crowd_is_refused_at_the_bound_and_served_below_it() -> None:
 
     class Slow(PasswordHasher):
         def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
-            if password == "wait":
+            if password == b"wait":
                 gate.wait(30)
             return super().hash(password, salt=salt)
 

@@ -1,0 +1,5 @@
+"""``python -m fastsock``."""
+
+from fastsock.cli import main
+
+main()

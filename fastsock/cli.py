@@ -1,0 +1,211 @@
+"""The command line: ``fastsock serve``, ``down``, ``migrate``, ``top``, ``inspect``.
+
+Nothing heavy is imported before a command needs it, Ray least of all: ``fastsock --help`` is there at once. An error
+that a person can mend is one line on standard error and exit status 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from fastsock.core.config import Settings
+
+app = typer.Typer(
+    name="fastsock",
+    help="Real-time chat and call signalling on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+Environment = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        metavar="development|production",
+        help="production demands FASTSOCK_SECRET_KEY. [dim]\\[FASTSOCK_ENVIRONMENT; default: development][/]",
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Where the database, the secret and the logs are kept."
+        " [dim]\\[FASTSOCK_DATA_DIR; default: ~/.local/share/fastsock][/]",
+        show_default=False,
+    ),
+]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="postgresql://user:password@host/name or sqlite:///path."
+        " [dim]\\[FASTSOCK_DATABASE_URL or DATABASE_URL; default: SQLite in the data directory][/]",
+        show_default=False,
+    ),
+]
+
+
+def main() -> None:
+    """The entry point of the ``fastsock`` program."""
+    app()
+
+
+@app.command(
+    epilog="Each option is also a variable, in the environment or in a file .env in the working directory; the option"
+    " comes first, then the environment, then .env. More variables: FASTSOCK_SECRET_KEY, FASTSOCK_ACCESS_TOKEN_TTL_S,"
+    " FASTSOCK_API_REPLICAS, FASTSOCK_MAX_SOCKETS_PER_GATEWAY, FASTSOCK_MAX_CONNECTIONS_PER_USER,"
+    " FASTSOCK_DASHBOARD_HOST, FASTSOCK_CORS_ORIGINS, WEBRTC_ICE_SERVERS_JSON, TURN_URLS, TURN_SECRET."
+)
+def serve(
+    *,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [dim]\\[FASTSOCK_HOST; default: 127.0.0.1][/]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="[dim]\\[FASTSOCK_PORT; default: 8000][/]")] = None,
+    gateways: Annotated[
+        int | None, typer.Option(help="Processes that hold sockets. [dim]\\[FASTSOCK_GATEWAYS; default: 1][/]")
+    ] = None,
+    hosts: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes in which rooms and users live. [dim]\\[FASTSOCK_HOSTS; default: one per 4 cores, 1 to 4][/]"
+        ),
+    ] = None,
+    writers: Annotated[
+        int | None,
+        typer.Option(help="Processes that write to the database. [dim]\\[FASTSOCK_WRITERS; default: 1][/]"),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    environment: Environment = None,
+    ingress: Annotated[
+        str | None,
+        typer.Option(
+            metavar="haproxy|python",
+            help="What listens on the port: Serve's HAProxy, or its slower proxy in Python."
+            " [dim]\\[FASTSOCK_INGRESS; default: haproxy on Linux][/]",
+        ),
+    ] = None,
+    dashboard_port: Annotated[
+        int | None, typer.Option(help="Of Ray's dashboard. [dim]\\[FASTSOCK_DASHBOARD_PORT; default: 8265][/]")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="Join the Ray cluster there (auto: on this machine) instead of starting Ray."
+            " [dim]\\[FASTSOCK_RAY_ADDRESS][/]"
+        ),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="console|json", help="[dim]\\[FASTSOCK_LOG_FORMAT; default: console][/]"),
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="DEBUG|INFO|WARNING|ERROR", help="[dim]\\[FASTSOCK_LOG_LEVEL; default: INFO][/]"),
+    ] = None,
+) -> None:
+    """Start FastSock on this machine, and stop it with Ctrl-C."""
+    overrides = {name: value for name, value in locals().items() if value is not None}
+    settings = _settings(overrides)
+    from fastsock.launch import serve as launch  # noqa: PLC0415 - see the module's docstring
+
+    raise typer.Exit(launch(settings))
+
+
+@app.command()
+def down(data_dir: DataDir = None, *, force: Annotated[bool, typer.Option(help="Kill it.")] = False) -> None:
+    """Stop the FastSock that runs on a data directory, and clear what a killed one has left."""
+    settings = _settings({"data_dir": data_dir})
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415 - see the module's docstring
+    from fastsock.launch import down as bring_down  # noqa: PLC0415
+
+    try:
+        typer.echo(bring_down(settings.data_dir, force=force))
+    except FastSockError as error:
+        _fail(error)
+
+
+@app.command()
+def migrate(
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    revision: Annotated[str | None, typer.Option(help="Where to stop; up: the newest, if not given.")] = None,
+    *,
+    down: Annotated[bool, typer.Option(help="Go back to --revision (base: an empty database).")] = False,
+) -> None:
+    """Bring the database's tables to this version, or back to an older one."""
+    settings = _settings({"database_url": database_url, "data_dir": data_dir})
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415 - see the module's docstring
+    from fastsock.launch import migrate as run_migrations  # noqa: PLC0415
+
+    try:
+        typer.echo(run_migrations(settings, revision, down=down))
+    except FastSockError as error:
+        _fail(error)
+
+
+@app.command()
+def top(
+    data_dir: DataDir = None,
+    *,
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
+    once: Annotated[bool, typer.Option(help="Print one table and end.")] = False,
+) -> None:
+    """Show hosts, gateways, rooms, users, sockets and queues, live."""
+    run = _running(data_dir)
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415 - see the module's docstring
+    from fastsock.top import top as show  # noqa: PLC0415
+
+    try:
+        show(run, interval, once=once)
+    except FastSockError as error:
+        _fail(error)
+
+
+@app.command()
+def inspect(name: Annotated[str, typer.Argument(help="room:42, dm:3:7 or user:7")], data_dir: DataDir = None) -> None:
+    """Show the state of one actor."""
+    run = _running(data_dir)
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415 - see the module's docstring
+    from fastsock.top import inspect as show  # noqa: PLC0415
+
+    try:
+        show(run, name)
+    except FastSockError as error:
+        _fail(error)
+
+
+def _settings(overrides: dict[str, object]) -> Settings:
+    from fastsock.core.config import ConfigError, Settings  # noqa: PLC0415 - see the module's docstring
+
+    try:
+        return Settings.load(overrides)
+    except ConfigError as error:
+        _fail(error)
+
+
+def _running(data_dir: Path | None) -> dict[str, Any]:
+    """What ``run.json`` says of the instance that runs."""
+    settings = _settings({"data_dir": data_dir})
+    from fastsock.core import rayenv  # noqa: PLC0415 - see the module's docstring
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415
+    from fastsock.launch import running  # noqa: PLC0415
+
+    try:
+        run = running(settings.data_dir)
+    except FastSockError as error:
+        _fail(error)
+    rayenv.observe(run)
+    return run
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"fastsock: {error}", err=True)
+    raise typer.Exit(1)
