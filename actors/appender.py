@@ -81,9 +81,8 @@ class Appender:
                 Append(conversation, head_of(conversation), [waiting.entry for waiting in group])
                 for conversation, group in self._in_flight.items()
             ]
-        if (
-            not self._body or epoch != self._epoch
-        ):  # a writer that knows this epoch would refuse the same groups under an older one
+        # A writer that knows this epoch would refuse the same groups under an older one.
+        if not self._body or epoch != self._epoch:
             self._epoch = epoch
             self._body = _encoder.encode(AppendBatch(epoch, self._groups))
         self._calling = True

@@ -38,6 +38,7 @@ from fastsock.core.limits import (
     DETACH_LINGER_MS,
     MAX_HELD_FRAMES,
     MAX_REQUESTS,
+    MAX_UPLINK_ITEMS,
     REQUEST_TIMEOUT_MS,
     RETRY_AFTER_MS,
 )
@@ -48,6 +49,9 @@ S = TypeVar("S")
 
 RETRY_MS = 1_000
 """The pause before an attachment that was refused, or a catch-up that brought nothing, is asked for again."""
+MAX_UNSENT = MAX_UPLINK_ITEMS
+"""Refused notices (sockets that came or went, topics no longer needed) that wait for `RETRY_MS`. At the bound they are
+lost: a host then shows a user as online, or sends frames that are dropped here, until this gateway or the host ends."""
 
 
 # --- outputs -----------------------------------------------------------------------------------------------------
@@ -125,7 +129,14 @@ class Seat(Generic[S]):
     joined: dict[str, int] = field(default_factory=dict)
     """While loading: conversations that the user was let into, and the number before that entry."""
     left: dict[str, int] = field(default_factory=dict)
-    """Conversations that the user was seen to leave, and by which entry: invitations from before that are void."""
+    """Up to which entry a conversation is over for this socket: the user's leaving was seen, or is known from the load.
+
+    Whoever was let in before that, by an invitation or by an entry that comes late, has gone since.
+    """
+
+    def is_over(self, name: str, seq: int) -> bool:
+        """Whether entry ``seq`` belongs to a membership that has ended."""
+        return seq <= self.left.get(name, 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -163,6 +174,8 @@ class Topic(Generic[S]):
     """While rewound: the highest of the floors; 0 otherwise."""
     rewound_for: set[int] = field(default_factory=set)
     """While rewound: the users whose memberships are followed."""
+    awaits: dict[int, int] = field(default_factory=dict)
+    """Users whom an entry still to come lets in, and the number before it: the topic must not go before that."""
     asked_ms: int | None = None
     """Since when a catch-up is awaited; None if none is."""
     asked_seq: int = -1
@@ -207,6 +220,8 @@ class Topic(Generic[S]):
         """Entry ``seq`` has been passed on."""
         self.last_seq = seq
         self.held.pop(seq, None)
+        if self.awaits:
+            self.awaits = {user: since for user, since in self.awaits.items() if since >= seq}
         if seq >= self.until:
             self.until = 0
             self.floors.clear()
@@ -242,6 +257,9 @@ class Gateway(Generic[S]):
         self._last_request = 0
         self._lingering: dict[str, None] = {}
         self._retrying: dict[str, None] = {}
+        self._unsent: dict[Envelope, None] = {}
+        """What the links refused and nobody waits for, to be sent at `_resend_at_ms`."""
+        self._resend_at_ms = 0
 
     # --- sockets -------------------------------------------------------------------------------------------------
 
@@ -355,7 +373,7 @@ class Gateway(Generic[S]):
         seat.ready = True
         for subscription in subscriptions:
             name = subscription.conversation
-            if subscription.joined_seq <= seat.left.get(name, 0):
+            if seat.is_over(name, subscription.joined_seq):
                 continue
             seat.joined.pop(name, None)
             topic = self._topics.get(name)
@@ -364,6 +382,8 @@ class Gateway(Generic[S]):
                 outputs.append(attach)
             reached = max(topic.last_seq, topic.until)
             if subscription.joined_seq > reached:
+                seat.left[name] = subscription.joined_seq - 1
+                topic.awaits[seat.user_id] = subscription.joined_seq - 1
                 conversations.append((name, subscription.joined_seq - 1, 0))
                 self._perhaps_linger(topic, now_ms)
                 continue
@@ -394,17 +414,22 @@ class Gateway(Generic[S]):
 
     def _invited(self, seats: list[Seat[S]], name: str, since: int, now_ms: int) -> list[Output[S]]:
         """See to it that these ready seats of one user are let into a conversation by the entry after ``since``."""
-        lacking = [seat for seat in seats if name not in seat.topics and since >= seat.left.get(name, 0)]
+        lacking = [seat for seat in seats if name not in seat.topics and not seat.is_over(name, since + 1)]
         if not lacking:
             return []
+        user_id = lacking[0].user_id
         topic = self._topics.get(name)
         if topic is None:
             topic, attach = self._attach(name, since)
+            topic.awaits[user_id] = since
             self._perhaps_linger(topic, now_ms)
             return [attach]
         if since >= topic.start:
+            if since >= topic.last_seq:
+                topic.awaits[user_id] = since
             return []
-        topic.rewind(lacking[0].user_id, since)
+        topic.rewind(user_id, since)
+        topic.awaits[user_id] = since
         return self._catch_up(topic, now_ms)
 
     # --- deliveries ----------------------------------------------------------------------------------------------
@@ -445,7 +470,7 @@ class Gateway(Generic[S]):
 
     def _pass_on(self, topic: Topic[S], frame: Frame, now_ms: int) -> list[Output[S]]:
         for seat in self._seats_of(frame.subscribe):
-            if not topic.follows(seat, frame.seq):
+            if not topic.follows(seat, frame.seq) or seat.is_over(topic.name, frame.seq):
                 continue
             if seat.ready:
                 self._join(seat, topic)
@@ -454,7 +479,7 @@ class Gateway(Generic[S]):
         audience = topic.audience(frame.seq)
         outputs: list[Output[S]] = [Write(audience, frame.payload)] if audience else []
         for seat in self._seats_of(frame.unsubscribe):
-            if topic.follows(seat, frame.seq):
+            if topic.follows(seat, frame.seq) and not seat.is_over(topic.name, frame.seq):
                 topic.discard(seat.socket)
                 seat.topics.discard(topic.name)
                 seat.joined.pop(topic.name, None)
@@ -496,7 +521,7 @@ class Gateway(Generic[S]):
     def _invite(self, invite: Invite, now_ms: int) -> list[Output[S]]:
         seats = self._seats_of([invite.user_id])
         for seat in seats:
-            if not seat.ready and invite.since >= seat.left.get(invite.conversation, 0):
+            if not seat.ready and not seat.is_over(invite.conversation, invite.since + 1):
                 seat.joined.setdefault(invite.conversation, invite.since)
         return self._invited([seat for seat in seats if seat.ready], invite.conversation, invite.since, now_ms)
 
@@ -533,7 +558,11 @@ class Gateway(Generic[S]):
         if envelope.request:
             return self._failed(envelope.request, failure, now_ms)
         topic = self._topics.get(envelope.to)
-        if topic is not None and isinstance(envelope.command, Attach | CatchUp):
+        if not isinstance(envelope.command, Attach | CatchUp):
+            if len(self._unsent) < MAX_UNSENT:
+                self._resend_at_ms = now_ms + RETRY_MS
+                self._unsent[envelope] = None
+        elif topic is not None:
             topic.asked_ms = None
             self._retry_topic(topic, now_ms)
         return []
@@ -571,9 +600,22 @@ class Gateway(Generic[S]):
             if pending.deadline_ms > now_ms:
                 break
             outputs += self._failed(request, late, now_ms)
+        outputs += self._resend(now_ms)
         outputs += self._retry(now_ms)
         outputs += self._stop_lingering(now_ms)
         return outputs
+
+    def _resend(self, now_ms: int) -> list[Output[S]]:
+        """Send again what the links refused, if it still is true."""
+        if now_ms < self._resend_at_ms:
+            return []
+        unsent, self._unsent = self._unsent, {}
+        return [Submit(envelope) for envelope in unsent if not self._is_past(envelope)]
+
+    def _is_past(self, envelope: Envelope) -> bool:
+        if isinstance(envelope.command, Connect):
+            return envelope.command.connection_id not in self._connections
+        return isinstance(envelope.command, Detach) and self._thing(envelope.to) is not None
 
     def _retry(self, now_ms: int) -> list[Output[S]]:
         outputs: list[Output[S]] = []
@@ -606,6 +648,10 @@ class Gateway(Generic[S]):
             if thing is not None and thing.linger_until_ms is not None:
                 if thing.linger_until_ms > now_ms:
                     continue
+                if isinstance(thing, Topic) and any(self._seats_of(thing.awaits)):
+                    thing.linger_until_ms = now_ms + DETACH_LINGER_MS
+                    outputs.append(Submit(Envelope(name, 0, Attach(thing.last_seq))))
+                    continue
                 if isinstance(thing, Topic):
                     del self._topics[name]
                 else:
@@ -618,6 +664,7 @@ class Gateway(Generic[S]):
     def next_deadline_ms(self) -> int | None:
         """When `tick` next has something to do; None: never by itself."""
         times = [next(iter(self._requests.values())).deadline_ms] if self._requests else []
+        times += [self._resend_at_ms] if self._unsent else []
         for name in (*self._lingering, *self._retrying):
             thing = self._thing(name)
             if thing is not None:

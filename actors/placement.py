@@ -11,6 +11,7 @@ was routed by: a host refuses what was routed by an older table and hands back t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
@@ -30,6 +31,15 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
     def owner(self, name: str) -> str:
         """The host on which ``name`` lives."""
         return self.pins.get(name) or _table(self.hosts)[shard_of(name)]
+
+    def moved_since(self, before: Placement) -> Callable[[str], bool]:
+        """Whether a name may have changed hands on the way from an older placement to this one.
+
+        Where placements between the two were never seen, any name may have lived elsewhere and come back.
+        """
+        if self.epoch > before.epoch + 1:
+            return lambda _name: True
+        return lambda name: before.owner(name) != self.owner(name)
 
     def with_hosts(self, hosts: tuple[str, ...]) -> Placement:
         """The next table, over other hosts; this one, unchanged, where the hosts are the same set.

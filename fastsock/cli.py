@@ -157,6 +157,7 @@ def top(
     *,
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
     once: Annotated[bool, typer.Option(help="Print one table and end.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON and end.")] = False,
 ) -> None:
     """Show hosts, gateways, rooms, users, sockets and queues, live."""
     run = _running(data_dir)
@@ -164,7 +165,7 @@ def top(
     from fastsock.top import top as show  # noqa: PLC0415
 
     try:
-        show(run, interval, once=once)
+        show(run, interval, once=once, as_json=json)
     except FastSockError as error:
         _fail(error)
 

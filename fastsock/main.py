@@ -1,8 +1,8 @@
 """The composition root: which parts the running system is made of.
 
-`gateway_app` and `api_app` are what Serve deploys, from ``fastsock serve`` and from ``deploy/serve.yaml`` alike. Each
-replica gets the settings as plain values and builds its application itself: encoders, connections and locks cannot be
-sent, and need not be.
+`gateway_app` and `api_app` are what Serve deploys: `fastsock.launch` by way of `parts`, ``deploy/serve.yaml`` by way of
+`gateway` and `api`. Each replica gets the settings as plain values and builds its application itself: encoders,
+connections and locks cannot be sent, and need not be.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MAX_ONGOING_REQUESTS = 1_000
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 30.0
 """A replica that has not answered for so long is replaced. Generous: replacing one cuts its sockets."""
+PLACE_ATTEMPTS = 3
 GOODBYE_S = REQUEST_TIMEOUT_MS / 1000
 
 
@@ -100,7 +101,7 @@ def place_hosts(settings: Settings) -> Placement:
     """Store the placement over the configured hosts, if another one is stored; the placement that holds now.
 
     Raises:
-        RetryableError: ``storage_unavailable``; or somebody else stored another one at the same moment.
+        RetryableError: ``storage_unavailable``; ``actor_unavailable``, others keep storing other ones.
 
     """
     return asyncio.run(_place_hosts(settings))
@@ -114,13 +115,13 @@ async def _place_hosts(settings: Settings) -> Placement:
     database = Database(settings.database_url_resolved, pool_size=1)
     try:
         store = PlacementStore(database)
-        stored = await store.load()
-        current = None if stored is None else Placement.decode(stored)
-        wanted = Placement(epoch=1, hosts=hosts) if current is None else current.with_hosts(hosts)
-        if wanted == current:
-            return wanted
-        if not await store.store(wanted.encode(), wanted.epoch, 0 if current is None else current.epoch):
-            raise RetryableError("actor_unavailable", f"placement epoch {wanted.epoch} was stored by somebody else")
-        return wanted
+        for _ in range(PLACE_ATTEMPTS):
+            stored = await store.load()
+            current = None if stored is None else Placement.decode(stored)
+            wanted = Placement(epoch=1, hosts=hosts) if current is None else current.with_hosts(hosts)
+            expected = 0 if current is None else current.epoch
+            if wanted == current or await store.store(wanted.encode(), wanted.epoch, expected):
+                return wanted
+        raise RetryableError("actor_unavailable", f"the placement was changed {PLACE_ATTEMPTS} times by others")
     finally:
         await database.close()

@@ -6,6 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -22,41 +23,40 @@ HOST_COLUMNS = {
     "host": "host",
     "rooms": "rooms",
     "dms": "dms",
-    "users": "users online",
+    "users": "users",
     "topics": "topics",
-    "gateways": "peers",
-    "entries": "entries/s",
-    "frames": "frames/s",
-    "entries_waiting": "to the log",
-    "deliveries_waiting": "to gateways",
-    "forwards_waiting": "to hosts",
-    "loading": "loading",
-    "fenced": "fenced",
+    "entries": "msg/s",
+    "frames": "out/s",
+    "entries_waiting": "queue: log",
+    "deliveries_waiting": "down",
+    "forwards_waiting": "across",
 }
 GATEWAY_COLUMNS = {
     "gateway": "gateway",
     "sockets": "sockets",
     "users": "users",
     "topics": "topics",
-    "frames_in": "frames in/s",
-    "frames_out": "frames out/s",
-    "requests": "open requests",
-    "uplink_waiting": "to hosts",
-    "outbox_bytes": "outbox bytes",
+    "asked": "in/s",
+    "frames_out": "out/s",
+    "requests": "asking",
+    "uplink_waiting": "queue: up",
+    "outbox_bytes": "outbox B",
 }
 WRITER_COLUMNS = {
     "writer": "writer",
     "commits": "commits/s",
-    "entries": "entries/s",
-    "entries_waiting": "waiting",
-    "failed_commits": "failed commits",
+    "entries": "msg/s",
+    "entries_waiting": "queue",
+    "failed_commits": "failed",
 }
-RATES = frozenset({"entries", "frames", "frames_in", "frames_out", "commits"})
+RATES = frozenset({"entries", "frames", "asked", "frames_out", "commits"})
 """Counts since the start, shown as what they grow by in a second."""
 
 
-def top(instance: dict[str, Any], interval_s: float, *, once: bool) -> None:
+def top(instance: dict[str, Any], interval_s: float, *, once: bool, as_json: bool = False) -> None:
     """Show a live table until Ctrl-C, or one measured over ``interval_s`` seconds with ``once``.
+
+    With ``as_json`` print every figure as it stands, at once, for programs.
 
     ``instance`` is what the running server wrote down: ``ray_address``, ``hosts``, ``writers``.
 
@@ -68,6 +68,9 @@ def top(instance: dict[str, Any], interval_s: float, *, once: bool) -> None:
 
     inspection.connect(str(instance["ray_address"]))
     try:
+        if as_json:
+            Console().print_json(json.dumps(inspection.survey(instance["hosts"], instance["writers"])))
+            return
         before, before_s = inspection.survey(instance["hosts"], instance["writers"]), time.monotonic()
         console = Console()
         with Live(console=console, auto_refresh=False, transient=once) as live:
@@ -99,16 +102,16 @@ def _table(
     title: str, columns: dict[str, str], before: list[dict[str, Any]], now: list[dict[str, Any]], seconds: float
 ) -> Table:
     key = next(iter(columns))
-    table = Table(title=title, title_justify="left", expand=True)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for field, heading in columns.items():
-        table.add_column(heading, justify="left" if field == key else "right")
+        table.add_column(heading, justify="left" if field == key else "right", no_wrap=True)
     old = {row[key]: row for row in before}
     for row in now:
         if "error" in row:
             table.add_row(row[key], f"[red]{row['error']}[/red]")
             continue
-        cells = []
-        for field in columns:
+        cells = [str(row[key]).removeprefix("fastsock-")]
+        for field in list(columns)[1:]:
             value = row.get(field, 0)
             if field in RATES:
                 value = round((value - old.get(row[key], {}).get(field, value)) / seconds)

@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.postgres import PostgresServer
 from tests.server import Server
 
 settings.register_profile("fastsock", deadline=None, print_blob=True)
 settings.load_profile("fastsock")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole run; each user of it makes a database of its own."""
+    with PostgresServer() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -87,19 +87,20 @@ class Asking:
     def _perform(self, outputs: list[gw.Output[None]]) -> None:
         for output in outputs:
             if isinstance(output, gw.Submit):
-                failure = self.links.submit(output.envelope)
-                if failure is not None:
-                    self._perform(self._gateway.refused(output.envelope, failure, now_ms()))
+                full = self.links.submit(output.envelope)
+                if full is not None:
+                    self._perform(self._gateway.refused(output.envelope, full, now_ms()))
             elif isinstance(output, gw.Answered):
-                _future(output.context, lambda future, answer=output.payload: future.set_result(answer))
+                future = _waiting(output.context)
+                if future is not None:
+                    future.set_result(output.payload)
             elif isinstance(output, gw.Refused):
-                failure = output.failure
-                error = error_of(failure.code, failure.message, failure.retry_after_ms)
-                _future(output.context, lambda future, error=error: future.set_exception(error))
+                failure, future = output.failure, _waiting(output.context)
+                if future is not None:
+                    future.set_exception(error_of(failure.code, failure.message, failure.retry_after_ms))
 
 
-def _future(context: object, settle: Callable[[asyncio.Future[bytes]], None]) -> None:
-    """Settle the future that waits for an answer, unless whoever waited has gone away."""
+def _waiting(context: object) -> asyncio.Future[bytes] | None:
+    """The future that waits for an answer; None if whoever waited has gone away."""
     assert isinstance(context, asyncio.Future)
-    if not context.done():
-        settle(context)
+    return None if context.done() else context

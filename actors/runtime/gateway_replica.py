@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,5 +60,6 @@ async def gateway(settings: Settings) -> AsyncIterator[ASGIApp]:
 
 async def _report(shell: GatewayShell, links: HostLinks) -> None:
     while True:
-        await links.report({**shell.stats(), **links.counts, "uplink_waiting": links.waiting})
+        about = {"pid": os.getpid(), "uplink_waiting": links.waiting}
+        await links.report({**about, **shell.stats(), **links.counts})
         await asyncio.sleep(REPORT_S)

@@ -11,6 +11,7 @@ first opens the database, reads the placement and leases message ids.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from uuid import uuid4
@@ -24,8 +25,8 @@ from actors.link import Batch
 from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
 from actors.placement import Placement
 from actors.runtime import names, placements
+from actors.runtime.calls import CALL_ERRORS, Actors, in_short
 from actors.runtime.clock import now_ms
-from actors.runtime.links import CALL_ERRORS, CALL_TIMEOUT_S, Actors
 from actors.runtime.process import settle_in
 from actors.runtime.tasks import Tasks
 from actors.topics import Read
@@ -100,7 +101,8 @@ class HostActor:
         fresh = now_ms() - REPORT_FRESH_MS
         self._reports = {peer: report for peer, report in self._reports.items() if report[0] > fresh}
         reports = {peer: figures for peer, (_, figures) in self._reports.items()}
-        return {**self._host.stats(), "failed_tasks": self._tasks.failures, "gateway_reports": reports}
+        about = {"pid": os.getpid(), "failed_tasks": self._tasks.failures, "gateway_reports": reports}
+        return {**self._host.stats(), **about}
 
     async def report(self, peer: str, figures: dict[str, int]) -> None:
         """Take a gateway's figures, for whoever asks this host."""
@@ -188,11 +190,9 @@ class HostActor:
     async def _append(self, writer: int, number: int, body: bytes) -> None:
         name = names.writer(writer)
         try:
-            handle = await self._actors.get(name)
-            answer = decode_answer(await asyncio.wait_for(handle.append.remote(body), CALL_TIMEOUT_S))
+            answer = decode_answer(await self._actors.call(name, "append", body))
         except CALL_ERRORS as error:
-            self._actors.forget(name)
-            log.warning("append failed", writer=name, batch=number, error=f"{type(error).__name__}: {error}"[:300])
+            log.warning("append failed", writer=name, batch=number, error=in_short(error))
             self._host.append_failed(writer, now_ms())
         else:
             if isinstance(answer, Committed):
@@ -243,12 +243,10 @@ class HostActor:
     async def _forward(self, other: str, batch: Batch[Envelope], epoch: int) -> None:
         uplinks = self._host.uplinks
         try:
-            handle = await self._actors.get(other)
-            call = handle.receive.remote(self._host.peer, batch.number, epoch, encode_items(batch.items))
-            answer = decode_uplink_answer(await asyncio.wait_for(call, CALL_TIMEOUT_S))
+            about = self._host.peer, batch.number, epoch, encode_items(batch.items)
+            answer = decode_uplink_answer(await self._actors.call(other, "receive", *about))
         except CALL_ERRORS as error:
-            self._actors.forget(other)
-            log.warning("forward failed", to=other, error=f"{type(error).__name__}: {error}"[:300])
+            log.warning("forward failed", to=other, error=in_short(error))
             uplinks.failed(other, batch.number, now_ms())
         else:
             self._host.forwarded(other, batch.number, answer, now_ms())

@@ -11,10 +11,10 @@ import logging
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 
 from actors.placement import Placement
 from actors.runtime import names
+from actors.runtime.calls import CALL_ERRORS, call_now
 from fastsock.core.errors import RetryableError
 
 ASK_TIMEOUT_S = 5.0
@@ -54,14 +54,10 @@ def survey(hosts: int, writers: int) -> dict[str, list[dict[str, Any]]]:
 
 def _ask(name: str) -> dict[str, Any]:
     try:
-        answer: dict[str, Any] = ray.get(_handle(name).ready.remote(), timeout=ASK_TIMEOUT_S)
-    except (ray.exceptions.RayError, ValueError) as error:
+        answer: dict[str, Any] = call_now(name, "ready", timeout_s=ASK_TIMEOUT_S)
+    except CALL_ERRORS as error:
         return {"host": name, "writer": name, "error": f"{type(error).__name__}"}
     return answer
-
-
-def _handle(name: str) -> ActorHandle[Any]:
-    return ray.get_actor(name, namespace=names.NAMESPACE)
 
 
 def inspect(name: str, placement: Placement) -> dict[str, Any]:
@@ -75,8 +71,8 @@ def inspect(name: str, placement: Placement) -> dict[str, Any]:
     """
     host = placement.owner(name)
     try:
-        body: bytes | None = ray.get(_handle(host).describe.remote(name), timeout=ASK_TIMEOUT_S)
-    except (ray.exceptions.RayError, ValueError) as error:
+        body: bytes | None = call_now(host, "describe", name, timeout_s=ASK_TIMEOUT_S)
+    except CALL_ERRORS as error:
         raise RetryableError("actor_unavailable", f"{host} does not answer: {type(error).__name__}") from None
     place = {"actor": name, "host": host, "epoch": placement.epoch, "active": body is not None}
     state: dict[str, Any] = {} if body is None else json.loads(body)
@@ -91,7 +87,7 @@ def placement() -> Placement:
 
     """
     try:
-        body: bytes = ray.get(_handle(names.host(0)).current_placement.remote(), timeout=ASK_TIMEOUT_S)
-    except (ray.exceptions.RayError, ValueError) as error:
+        body: bytes = call_now(names.host(0), "current_placement", timeout_s=ASK_TIMEOUT_S)
+    except CALL_ERRORS as error:
         raise RetryableError("actor_unavailable", f"{names.host(0)} does not answer: {type(error).__name__}") from None
     return Placement.decode(body)

@@ -16,25 +16,20 @@ from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
-import ray
 import structlog
-from ray.actor import ActorHandle
-from ray.exceptions import RayError
 
 from actors.commands import Envelope
 from actors.effects import Delivery, Failure
 from actors.link import Backoff, Batch
 from actors.placement import Placement, shard_of
+from actors.runtime.calls import CALL_ERRORS, CALL_TIMEOUT_S, Actors, in_short
 from actors.runtime.clock import now_ms
-from actors.runtime.names import NAMESPACE
 from actors.runtime.tasks import Tasks
 from actors.uplinks import Accepted, Behind, Stale, Uplinks, decode_answer, encode_items
 from fastsock.core.limits import POLL_HOLD_MS
 
 log = structlog.get_logger("fastsock.links")
 
-CALL_TIMEOUT_S = 10.0
-"""A push that has no answer for so long counts as failed, and is repeated; a host answers in milliseconds."""
 POLL_TIMEOUT_S = POLL_HOLD_MS / 1000 + CALL_TIMEOUT_S
 NAPS_S = 0.005
 """The least pause of the loop that looks for retries that are due."""
@@ -42,9 +37,6 @@ NAPS_S = 0.005
 Down = tuple[str, int, list[Delivery]]
 """What a poll is answered with: the session, the batch's number (0: no batch), the deliveries."""
 _down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
-
-CALL_ERRORS = (RayError, TimeoutError, ValueError)
-"""How a call to an actor fails; `ray.get_actor` raises ValueError for a name that is not there (yet)."""
 
 
 class Reader(Protocol):
@@ -57,29 +49,6 @@ class Reader(Protocol):
     def reattach(self, owned: Callable[[str], bool]) -> None:
         """What was attached or asked under these names is lost: attach and ask again."""
         ...
-
-
-class Actors:
-    """Handles of named actors, looked up once, and again after one has died for good."""
-
-    def __init__(self) -> None:
-        self._handles: dict[str, ActorHandle] = {}
-
-    async def get(self, name: str) -> ActorHandle:
-        """The actor's handle.
-
-        Raises:
-            ValueError: no such actor now.
-
-        """
-        handle = self._handles.get(name)
-        if handle is None:
-            handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
-            self._handles[name] = handle
-        return handle
-
-    def forget(self, name: str) -> None:
-        self._handles.pop(name, None)
 
 
 class HostLinks:
@@ -125,8 +94,7 @@ class HostLinks:
         """Leave this peer's figures with one host, for ``fastsock top``; lost if that host is away."""
         hosts = self.placement.hosts
         try:
-            handle = await self._actors.get(hosts[shard_of(self.peer) % len(hosts)])
-            await asyncio.wait_for(handle.report.remote(self.peer, figures), CALL_TIMEOUT_S)
+            await self._actors.call(hosts[shard_of(self.peer) % len(hosts)], "report", self.peer, figures)
         except CALL_ERRORS as error:
             log.debug("report lost", error=type(error).__name__)
 
@@ -142,9 +110,7 @@ class HostLinks:
     async def _push(self, host: str, batch: Batch[Envelope], epoch: int) -> None:
         body = encode_items(batch.items)
         try:
-            handle = await self._actors.get(host)
-            call = handle.receive.remote(self.peer, batch.number, epoch, body)
-            answer = decode_answer(await asyncio.wait_for(call, CALL_TIMEOUT_S))
+            answer = decode_answer(await self._actors.call(host, "receive", self.peer, batch.number, epoch, body))
         except CALL_ERRORS as error:
             self._call_failed(host, "push", error)
             self._uplinks.failed(host, batch.number, now_ms())
@@ -184,7 +150,7 @@ class HostLinks:
             return
         log.info("placement moved", epoch=after.epoch, hosts=len(after.hosts))
         self._follow(after)
-        self._reader.reattach(lambda name: before.owner(name) != after.owner(name))
+        self._reader.reattach(after.moved_since(before))
         self._flush()
 
     def _follow(self, placement: Placement) -> None:
@@ -202,9 +168,9 @@ class HostLinks:
         while True:
             session, acknowledged = self._sessions.get(host, ("", 0))
             try:
-                handle = await self._actors.get(host)
-                call = handle.poll.remote(self.peer, session, acknowledged)
-                session, number, deliveries = _down.decode(await asyncio.wait_for(call, POLL_TIMEOUT_S))
+                about = self.peer, session, acknowledged
+                body = await self._actors.call(host, "poll", *about, timeout_s=POLL_TIMEOUT_S)
+                session, number, deliveries = _down.decode(body)
             except CALL_ERRORS as error:
                 self._call_failed(host, "poll", error)
                 backoff.failed(now_ms())
@@ -230,5 +196,4 @@ class HostLinks:
 
     def _call_failed(self, host: str, call: str, error: BaseException) -> None:
         self.counts["failed_calls"] += 1
-        self._actors.forget(host)
-        log.warning("call failed", host=host, call=call, error=f"{type(error).__name__}: {error}"[:300])
+        log.warning("call failed", host=host, call=call, error=in_short(error))

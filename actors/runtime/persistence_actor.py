@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from actors.runtime import names
 from actors.runtime.process import settle_in
@@ -26,7 +27,7 @@ class PersistenceActor:
     async def ready(self) -> dict[str, object]:
         """Figures for ``fastsock top``; the first call opens the database."""
         writer = self._open()
-        return {"writer": self._name, "entries_waiting": writer.waiting, **writer.counts}
+        return {"writer": self._name, "pid": os.getpid(), "entries_waiting": writer.waiting, **writer.counts}
 
     async def append(self, body: bytes) -> bytes:
         """Commit a host's batch: bytes of an `AppendBatch` in, of a `persistence.Answer` out, after COMMIT."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -76,10 +76,8 @@ def build_api(settings: Settings, db: Database, actors: Actors, *, now_ms: Clock
     )
     app.state.services = _services(settings, db, actors, now_ms)
     errors.install(app)
-    versioned = APIRouter(prefix=API)
     for resource in (auth, users, rooms, messages, webrtc):
-        versioned.include_router(resource.router)
-    app.include_router(versioned)
+        app.include_router(resource.router, prefix=API)
     app.include_router(operations.router)
     pages.install(app)
     return app

@@ -1,4 +1,4 @@
-"""Conversations and who belongs to them."""
+"""Conversations, who belongs to them, and how far each member has read."""
 
 from __future__ import annotations
 
@@ -6,18 +6,83 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, ScalarSelect, String, and_, cast, func, insert, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastsock.core.errors import error_of
+from fastsock.db import log_writes
+from fastsock.db.append_plan import Numbered
 from fastsock.db.engine import Database
-from fastsock.db.rows import values_of
-from fastsock.models.tables import log, markers, members, rooms, users
+from fastsock.db.log_reads import HEADS
+from fastsock.db.statement import Statement
+from fastsock.db.users import ACTIVE
+from fastsock.models import members, rooms
 from fastsock.schemas import names
-from fastsock.schemas.log import ConversationState, Entry, Role, Subscription
+from fastsock.schemas.log import SERVER_KEY, ConversationState, Entry, Role, Subscription
 
-CHUNK = 2_000
-"""Names or ids of one query."""
+MAX_NAMED = 10
+"""Missing users that an error names."""
+
+_NAMES = {"conversation": "text"}
+_IDS = {"id": "bigint"}
+_ROOM_MEMBERS = Statement(
+    """
+    SELECT members.conversation, members.user_id, members.role
+    FROM {wanted} JOIN members ON members.conversation = wanted.conversation
+    """,
+    wanted=_NAMES,
+)
+_TITLES = Statement("SELECT rooms.id, rooms.name FROM {wanted} JOIN rooms ON rooms.id = wanted.id", wanted=_IDS)
+
+_SINCE = """
+    CASE WHEN markers.read_seq >= members.joined_seq THEN markers.read_seq ELSE members.joined_seq - 1 END
+"""
+_UNREAD = f"""
+    (SELECT count(*) FROM log
+     WHERE log.conversation = members.conversation AND log.seq > {_SINCE}
+     AND log.kind = 'message' AND log.sender_id <> members.user_id AND log.deleted_at_ms IS NULL)
+"""  # noqa: S608 - made of constants
+_OF_USERS = Statement(
+    f"""
+    SELECT members.user_id, members.conversation,
+        (SELECT max(seq) FROM log WHERE log.conversation = members.conversation), {_UNREAD}, members.joined_seq
+    FROM {{wanted}} JOIN members ON members.user_id = wanted.id
+    LEFT JOIN markers ON markers.user_id = members.user_id AND markers.conversation = members.conversation
+    ORDER BY members.user_id, members.conversation
+    """,  # noqa: S608
+    wanted=_IDS,
+)
+_MARK_READ = Statement(
+    """
+    INSERT INTO markers (user_id, conversation, read_seq)
+    SELECT id, conversation, head FROM (
+        SELECT wanted.id, wanted.conversation, (
+            SELECT max(log.seq) FROM log WHERE log.conversation = wanted.conversation AND log.seq <= wanted.seq
+        ) AS head FROM {wanted}
+    ) AS reached WHERE head IS NOT NULL
+    ON CONFLICT (user_id, conversation) DO UPDATE SET read_seq = excluded.read_seq
+    WHERE markers.read_seq < excluded.read_seq
+    """,
+    wanted={"id": "bigint", "conversation": "text", "seq": "bigint"},
+)
+_ROOM = """
+    SELECT rooms.id, rooms.name, rooms.owner_id, rooms.created_at_ms,
+        (SELECT count(*) FROM members AS everybody WHERE everybody.conversation = wanted.conversation)
+"""
+_ROOMS_OF = Statement(
+    f"""
+    {_ROOM}
+    FROM (SELECT members.conversation FROM members JOIN {{member}} ON member.id = members.user_id
+          WHERE members.conversation LIKE 'room%') AS wanted
+    JOIN rooms ON rooms.id = CASE WHEN wanted.conversation LIKE 'room%'
+                                  THEN CAST(substr(wanted.conversation, 6) AS BIGINT) END
+    ORDER BY rooms.id DESC
+    """,  # the CASE keeps PostgreSQL from taking a direct conversation's name for a number before it has left it out
+    member=_IDS,
+)
+_ROOMS = Statement(
+    f"{_ROOM} FROM {{wanted}} JOIN rooms ON rooms.id = wanted.id", wanted={"id": "bigint", "conversation": "text"}
+)
 
 
 class RoomRow(msgspec.Struct, frozen=True):
@@ -36,33 +101,7 @@ class MemberRow(msgspec.Struct, frozen=True):
     user_id: int
     role: Role
     joined_seq: int
-    email: str
-    full_name: str | None
-
-
-def _head(conversation: ColumnElement[str], column: ColumnElement[int]) -> ScalarSelect[int]:
-    """A column of the conversation's last entry: one step down the primary key."""
-    last = log.alias()
-    query = select(last.c[column.key]).where(last.c.conversation == conversation)
-    return query.order_by(last.c.seq.desc()).limit(1).scalar_subquery()
-
-
-def _unread(user_id: ColumnElement[int]) -> ScalarSelect[int]:
-    """Messages of others after the read marker, or after joining where there is none: a range of the primary key."""
-    since = func.coalesce(markers.c.read_seq, members.c.joined_seq - 1)
-    return (
-        select(func.count())
-        .select_from(log)
-        .where(
-            log.c.conversation == members.c.conversation,
-            log.c.seq > since,
-            log.c.kind == "message",
-            log.c.sender_id != user_id,
-            log.c.deleted_at_ms.is_(None),
-        )
-        .correlate(members, markers)
-        .scalar_subquery()
-    )
+    """The entry of the room's log by which they came."""
 
 
 class Conversations:
@@ -74,57 +113,31 @@ class Conversations:
     # --- for the actors ------------------------------------------------------------------------------------------
 
     async def load(self, wanted: Sequence[str]) -> dict[str, ConversationState | None]:
-        """What activations start from, for any number of conversations in four queries; None: there is no such."""
-        by_kind: dict[str, list[str]] = {"room": [], "dm": []}
-        for name in wanted:
-            by_kind[names.parse(name).kind].append(name)
-        states: dict[str, ConversationState | None] = dict.fromkeys(wanted)
-        async with self._database.transaction() as connection:
-            room_ids = {names.parse(name).ids[0]: name for name in by_kind["room"]}
-            if room_ids:
-                for room_id, title in await connection.execute(
-                    select(rooms.c.id, rooms.c.name).where(rooms.c.id.in_(room_ids))
-                ):
-                    states[room_ids[room_id]] = _state(room_ids[room_id], title)
-            people = {user for name in by_kind["dm"] for user in names.parse(name).ids}
-            if people:
-                active = set(
-                    await connection.scalars(select(users.c.id).where(users.c.id.in_(people), users.c.is_active))
-                )
-                for name in by_kind["dm"]:
-                    ids = names.parse(name).ids
-                    if active.issuperset(ids):
-                        states[name] = _state(name, "")
-                        states[name].members = dict.fromkeys(ids, "member")  # type: ignore[union-attr]
-            found = {name: state for name, state in states.items() if state is not None}
-            heads = select(log.c.conversation, func.max(log.c.seq), func.max(log.c.at_ms))
-            heads = heads.where(log.c.conversation.in_(found)).group_by(log.c.conversation)
-            for name, head, last_at_ms in await connection.execute(heads):
-                found[name].head, found[name].last_at_ms = head, last_at_ms
-            belonging = select(members.c.conversation, members.c.user_id, members.c.role)
-            for name, user, role in await connection.execute(
-                belonging.where(members.c.conversation.in_([name for name in found if name.startswith("room:")]))
-            ):
-                found[name].members[user] = role
-        return states
+        """What activations start from, for any number of conversations in four queries; None: there is no such.
+
+        Heads are read first. Who is written into the log after that may be among the members all the same, and the
+        activation's first append is then fenced; the other way round it would miss a member for good.
+
+        Raises:
+            RetryableError: ``storage_unavailable``.
+
+        """
+
+        async def query(connection: AsyncConnection) -> dict[str, ConversationState | None]:
+            return await _load(connection, {name: names.parse(name) for name in wanted})
+
+        return await self._database.read(query)
 
     async def of_users(self, user_ids: Sequence[int]) -> dict[int, list[Subscription]]:
-        """The conversations of each user, in one query."""
-        query = (
-            select(
-                members.c.user_id,
-                members.c.conversation,
-                func.coalesce(_head(members.c.conversation, log.c.seq), 0),
-                _unread(members.c.user_id),
-                members.c.joined_seq,
-            )
-            .select_from(_with_markers())
-            .where(members.c.user_id.in_(user_ids))
-        )
-        found: dict[int, list[Subscription]] = {user_id: [] for user_id in user_ids}
-        async with self._database.transaction() as connection:
-            for user_id, *subscription in await connection.execute(query):
-                found[user_id].append(Subscription(*subscription))
+        """The conversations of each user, by name, in one query.
+
+        Raises:
+            RetryableError: ``storage_unavailable``.
+
+        """
+        found: dict[int, list[Subscription]] = {user: [] for user in user_ids}
+        for user, *subscription in await self._all(_OF_USERS, wanted=[(user,) for user in found]):
+            found[user].append(Subscription(*subscription))
         return found
 
     # --- rooms -----------------------------------------------------------------------------------------------------
@@ -132,107 +145,106 @@ class Conversations:
     async def create_room(
         self, owner_id: int, name: str, member_ids: Sequence[int], entry_id: int, at_ms: int
     ) -> Entry:
-        """Make a room of the owner and these members, with the first entry of its log, which is returned.
+        """Make a room of the owner and these users, with the first entry of its log, which is returned.
 
         Raises:
-            FastSockError: ``user_not_found``, naming those who do not exist or are not active.
+            PolicyError: ``user_not_found``, naming those who do not exist or are not active.
+            RetryableError: ``storage_unavailable``.
 
         """
-        everybody = list(dict.fromkeys([owner_id, *member_ids]))
+        everybody = list(dict.fromkeys((owner_id, *member_ids)))
         async with self._database.transaction() as connection:
-            there = set(
-                await connection.scalars(select(users.c.id).where(users.c.id.in_(everybody), users.c.is_active))
-            )
-            missing = [str(user) for user in everybody if user not in there]
+            active = {user for (user,) in await ACTIVE.fetch(connection, wanted=[(user,) for user in everybody])}
+            missing = sorted(set(everybody) - active)
             if missing:
-                raise error_of("user_not_found", f"no such users, or not active: {', '.join(missing[:20])}")
+                shown = ", ".join(map(str, missing[:MAX_NAMED]))
+                more = f" and {len(missing) - MAX_NAMED:,} more" if len(missing) > MAX_NAMED else ""
+                raise error_of("user_not_found", f"no such users, or not active: {shown}{more}")
             values = {"name": name, "owner_id": owner_id, "created_at_ms": at_ms}
-            room_id = (await connection.execute(insert(rooms).values(values).returning(rooms.c.id))).scalar_one()
-            roles: dict[str, Role] = {str(user): "owner" if user == owner_id else "member" for user in everybody}
+            room_id: int = (await connection.execute(insert(rooms).values(values).returning(rooms.c.id))).scalar_one()
+            roles: dict[str, object] = {str(user): "owner" if user == owner_id else "member" for user in everybody}
             entry = Entry(
                 conversation=names.room(room_id),
                 kind="created",
                 sender_id=owner_id,
-                key=f"s:room-{room_id}",
+                key=f"{SERVER_KEY}room-{room_id}",
                 at_ms=at_ms,
                 id=entry_id,
                 seq=1,
                 content=name,
                 detail={"members": roles},
             )
-            await connection.execute(insert(log), values_of(entry, 1))
-            await connection.execute(
-                insert(members),
-                [
-                    {"conversation": entry.conversation, "user_id": user, "role": roles[str(user)], "joined_seq": 1}
-                    for user in everybody
-                ],
-            )
+            await log_writes.store(connection, [Numbered((0, 0), entry, 1)], ())
         return entry
 
     async def rooms_of(self, user_id: int) -> list[RoomRow]:
-        """The rooms of which the user is a member, the newest first."""
-        mine = members.alias()
-        belongs = and_(mine.c.conversation == _name(), mine.c.user_id == user_id)
-        return await self._rooms(select(*_room_columns()).select_from(rooms.join(mine, belongs)))
+        """The rooms that the user belongs to, the newest first."""
+        return [RoomRow(*row) for row in await self._all(_ROOMS_OF, member=[(user_id,)])]
 
     async def room(self, room_id: int) -> RoomRow | None:
-        found = await self._rooms(select(*_room_columns()).where(rooms.c.id == room_id))
-        return found[0] if found else None
-
-    async def _rooms(self, query: Any) -> list[RoomRow]:
-        async with self._database.transaction() as connection:
-            return [RoomRow(*row) for row in await connection.execute(query.order_by(rooms.c.id.desc()))]
+        """The room of this id; None if there is none."""
+        found = await self._all(_ROOMS, wanted=[(room_id, names.room(room_id))])
+        return RoomRow(*found[0]) if found else None
 
     async def members(self, room_id: int) -> list[MemberRow]:
-        """The members of a room in the order in which they joined."""
+        """The members of a room, in the order in which they came; none if there is no such room."""
         query = (
-            select(members.c.user_id, members.c.role, members.c.joined_seq, users.c.email, users.c.full_name)
-            .join(users, users.c.id == members.c.user_id)
+            select(members.c.user_id, members.c.role, members.c.joined_seq)
             .where(members.c.conversation == names.room(room_id))
             .order_by(members.c.joined_seq, members.c.user_id)
         )
-        async with self._database.transaction() as connection:
+
+        async def read(connection: AsyncConnection) -> list[MemberRow]:
             return [MemberRow(*row) for row in await connection.execute(query)]
+
+        return await self._database.read(read)
 
     # --- read markers ------------------------------------------------------------------------------------------------
 
     async def unread(self, user_id: int) -> dict[str, int]:
-        """Per conversation with any: how many messages of others the user has not read."""
-        query = (
-            select(members.c.conversation, _unread(members.c.user_id))
-            .select_from(_with_markers())
-            .where(members.c.user_id == user_id)
-        )
-        async with self._database.transaction() as connection:
-            return {name: count for name, count in await connection.execute(query) if count}
+        """How many messages of others the user has not read, for each conversation that has any.
+
+        Messages count from the user's read marker on, or from their coming to the conversation where that is later;
+        deleted ones do not count.
+        """
+        return {found.conversation: found.unread for found in (await self.of_users([user_id]))[user_id] if found.unread}
 
     async def mark_read(self, user_id: int, conversation: str, seq: int) -> bool:
-        """Move the user's read marker forward to ``seq``; False if it is there already, or further."""
-        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
-        upsert = dialect.insert(markers).values(user_id=user_id, conversation=conversation, read_seq=seq)
-        upsert = upsert.on_conflict_do_update(
-            index_elements=["user_id", "conversation"],
-            set_={"read_seq": upsert.excluded.read_seq},
-            where=markers.c.read_seq < upsert.excluded.read_seq,
-        )
-        async with self._database.transaction() as connection:
-            return (await connection.execute(upsert)).rowcount == 1
+        """Move the user's read marker forward to ``seq``, or to the log's head where that is less.
+
+        Returns False where the marker is there already, or further. Raises: RetryableError: ``storage_unavailable``.
+        """
+        async with self._database.autocommit() as connection:
+            return await _MARK_READ.count(connection, wanted=[(user_id, conversation, seq)]) == 1
+
+    async def _all(self, statement: Statement, **values: Any) -> Sequence[Row[Any]]:
+        async def read(connection: AsyncConnection) -> Sequence[Row[Any]]:
+            return await statement.fetch(connection, **values)
+
+        return await self._database.read(read)
 
 
-def _state(name: str, title: str) -> ConversationState:
-    return ConversationState(conversation=name, head=0, last_at_ms=0, members={}, name=title)
+async def _load(connection: AsyncConnection, wanted: dict[str, names.Parts]) -> dict[str, ConversationState | None]:
+    ends = await HEADS.fetch(connection, wanted=[(name,) for name in wanted])
+    heads: dict[str, tuple[int, int]] = {name: (head, at_ms) for name, head, at_ms in ends}
+    rooms_by_id = {parts.ids[0]: name for name, parts in wanted.items() if parts.kind == "room"}
+    people = sorted({user for parts in wanted.values() if parts.kind == "dm" for user in parts.ids})
+    states: dict[str, ConversationState | None] = dict.fromkeys(wanted)
 
+    def add(name: str, title: str, belonging: dict[int, Role]) -> None:
+        head, last_at_ms = heads.get(name, (0, 0))
+        state = ConversationState(conversation=name, head=head, last_at_ms=last_at_ms, members=belonging, name=title)
+        states[name] = state
 
-def _name() -> ColumnElement[str]:
-    return literal("room:") + cast(rooms.c.id, String)
-
-
-def _with_markers() -> Any:
-    same = and_(markers.c.user_id == members.c.user_id, markers.c.conversation == members.c.conversation)
-    return members.outerjoin(markers, same)
-
-
-def _room_columns() -> tuple[ColumnElement[Any], ...]:
-    count = select(func.count()).where(members.c.conversation == _name()).correlate(rooms).scalar_subquery()
-    return rooms.c.id, rooms.c.name, rooms.c.owner_id, rooms.c.created_at_ms, count
+    if rooms_by_id:
+        belonging: dict[str, dict[int, Role]] = {name: {} for name in rooms_by_id.values()}
+        for name, user, role in await _ROOM_MEMBERS.fetch(connection, wanted=[(name,) for name in belonging]):
+            belonging[name][user] = role
+        for room_id, title in await _TITLES.fetch(connection, wanted=[(room,) for room in rooms_by_id]):
+            add(rooms_by_id[room_id], title, belonging[rooms_by_id[room_id]])
+    if people:
+        active = {user for (user,) in await ACTIVE.fetch(connection, wanted=[(user,) for user in people])}
+        for name, parts in wanted.items():
+            if parts.kind == "dm" and active.issuperset(parts.ids):
+                add(name, "", dict.fromkeys(parts.ids, "member"))
+    return states

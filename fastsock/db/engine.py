@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from fastsock.core.errors import FastSockError, error_of
+from fastsock.core.errors import FastSockError, RetryableError, error_of
 from fastsock.core.limits import RETRY_AFTER_MS
 
 T = TypeVar("T")
@@ -37,10 +37,10 @@ IDLE_TRANSACTION_S = 10.0
 """So long PostgreSQL keeps the locks of a client that says nothing in the middle of a transaction."""
 
 _DRIVERS = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
-_READS = "fastsock_reads"
+_AUTOCOMMIT = "fastsock_autocommit"
 
 _AWAY_STATES = ("08", "53", "57", "58", "28", "3D")
-"""Classes of SQLSTATE: connection, resources, shut down or cancelled, system; and logins refused (PostgreSQL, appendix A)."""
+"""Classes of SQLSTATE (PostgreSQL, appendix A): connection, resources, shut down or cancelled, system, login refused."""
 _AWAY_CODES = frozenset({"40001", "40P01", "55P03", "25006", "25P03", "25P04"})
 """Lost against another transaction, a lock not available, a standby, idle or running for too long."""
 _AWAY_SQLITE = frozenset(
@@ -75,11 +75,11 @@ class Database:
         )
         if self.dialect == "postgresql":
             event.listen(self.engine.sync_engine, "connect", _prepare_postgresql)
-            self._reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+            self._single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         else:
             event.listen(self.engine.sync_engine, "connect", prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", begin_immediate)
-            self._reader = self.engine.execution_options(**{_READS: True})
+            self._single = self.engine.execution_options(**{_AUTOCOMMIT: True})
 
     async def close(self) -> None:
         await self.engine.dispose()
@@ -93,16 +93,26 @@ class Database:
             RetryableError: ``storage_unavailable``.
 
         """
+        try:
+            async with self.autocommit() as connection:
+                return await query(connection)
+        except RetryableError as error:
+            if not (isinstance(error.__cause__, DBAPIError) and error.__cause__.connection_invalidated):
+                raise
+        async with self.autocommit() as connection:
+            return await query(connection)
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which each statement is a transaction of its own.
+
+        Raises:
+            RetryableError: ``storage_unavailable``; where the answer to a statement was lost it may have happened.
+
+        """
         with self._bounded_errors():
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S):
-                try:
-                    async with self._reader.connect() as connection:
-                        return await query(connection)
-                except DBAPIError as error:
-                    if not error.connection_invalidated:
-                        raise
-                async with self._reader.connect() as connection:
-                    return await query(connection)
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._single.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def transaction(
@@ -120,7 +130,7 @@ class Database:
         with self._bounded_errors():
             async with asyncio.timeout(timeout_s), self.engine.connect() as connection:
                 if isolation is not None and self.dialect == "postgresql":
-                    await connection.execution_options(isolation_level=isolation)  # type: ignore[call-overload]
+                    await connection.execution_options(isolation_level=isolation)
                 async with connection.begin():
                     yield connection
 
@@ -166,22 +176,10 @@ async def check(url: str) -> None:
 
 def unavailable(error: BaseException) -> bool:
     """Whether this exception is the database being away, or too busy, as opposed to refusing what it was given."""
-    return any(_away(cause) for cause in _causes(error))
+    return any(_away(cause) for cause in causes(error))
 
 
-def sql_state(error: BaseException) -> str:
-    """The five characters by which PostgreSQL says what went wrong; empty where it said nothing."""
-    states = (getattr(cause, "sqlstate", None) for cause in _causes(error))
-    return next((state for state in states if isinstance(state, str)), "")
-
-
-def sqlite_code(error: BaseException) -> int:
-    """SQLite's extended error code; 0 where there is none."""
-    codes = (getattr(cause, "sqlite_errorcode", None) for cause in _causes(error))
-    return next((code for code in codes if isinstance(code, int)), 0)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """The exception, and what it was made of: SQLAlchemy wraps its adapter's errors, which wrap the driver's."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
@@ -213,22 +211,33 @@ def _reason(error: BaseException, url: URL) -> str:
     """Why the database is away, in words for whoever runs it."""
     place = f"the database at {url.host or 'localhost'}:{url.port or 5432}"
     if url.get_backend_name() == "sqlite":
-        text_ = next((str(cause) for cause in _causes(error) if isinstance(cause, sqlite3.Error)), "no answer in time")
+        text_ = next((str(cause) for cause in causes(error) if isinstance(cause, sqlite3.Error)), "no answer in time")
         return f"the database file {url.database} cannot be used: {text_}"
-    for cause in _causes(error):
-        if isinstance(cause, asyncpg.InvalidPasswordError | asyncpg.InvalidAuthorizationSpecificationError):
-            return f"{place} refuses user {url.username!r}: {cause}"
-        if isinstance(cause, asyncpg.InvalidCatalogNameError):
-            return f"{place} has no database {url.database!r}"
-        if isinstance(cause, asyncpg.PostgresError):
-            return f"{place} is not available: {cause}"
-        if isinstance(cause, ConnectionRefusedError):
-            return f"{place} refuses connections: is it running?"
-    if any(isinstance(cause, PoolTimeoutError) for cause in _causes(error)):
-        return f"{place} is busy: no connection was free within {CONNECT_TIMEOUT_S:g} s"
-    if any(isinstance(cause, TimeoutError) for cause in _causes(error)):
-        return f"{place} did not answer in time"
-    return f"{place} is not available: {error.__cause__ or error}"
+    words = next((words for cause in causes(error) if (words := _words(cause, url))), None)
+    if words is None:
+        words = f"is not available: {error.__cause__ or error}"
+    return f"{place} {words}"
+
+
+def _words(cause: BaseException, url: URL) -> str | None:
+    """What this exception says about a PostgreSQL server; None if it says nothing."""
+    match cause:
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return f"refuses user {url.username!r}: {cause}"
+        case asyncpg.InvalidCatalogNameError():
+            return f"has no database {url.database!r}"
+        case asyncpg.PostgresError():
+            return f"is not available: {cause}"
+        case ConnectionRefusedError():
+            return "refuses connections: is it running?"
+        case PoolTimeoutError():
+            return f"is busy: no connection was free within {CONNECT_TIMEOUT_S:g} s"
+        case TimeoutError():
+            return "did not answer in time"
+        case OSError():
+            return f"is not available: {cause}"
+        case _:
+            return None
 
 
 def _asynchronous(url: str) -> URL:
@@ -267,5 +276,5 @@ def _lower(value: object) -> object:
 
 
 def begin_immediate(connection: Connection) -> None:
-    if not connection.get_execution_options().get(_READS):
+    if not connection.get_execution_options().get(_AUTOCOMMIT):
         connection.exec_driver_sql("BEGIN IMMEDIATE")

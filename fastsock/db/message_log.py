@@ -1,9 +1,11 @@
 """The log in the database: appending with a fence, and reading.
 
-`MessageLog.append` is one transaction for everything that it is given. It first assumes that all is well: one statement
-stores every entry of every conversation whose head is what the append expects; the number of rows says whether all
-were. Only if they were not, or if the database refused something, is the transaction taken back and every entry looked
-at by itself (`fastsock.db.careful_append`): retries, duplicates, fences and refusals are rare, and pay for being rare.
+`MessageLog.append` is one transaction for everything that it is given. It first hopes that all is well, and stores all
+entries under the numbers that they then have, with one statement that fails as a whole if a conversation's head is not
+the expected one or if the database refuses anything. Only then does it look (`fastsock.db.append_plan`): what of this
+is there already, where are the heads; it decides about each entry, and stores those that are new, again all at once.
+If the database refuses that, it finds out by halving which rows are to blame, decides anew without them, and stores
+the rest. Somebody else may write between the look and the insert: a unique constraint says so, and it looks again.
 """
 
 from __future__ import annotations
@@ -11,51 +13,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, text
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from fastsock.db.careful_append import append_carefully
-from fastsock.db.engine import Database, unavailable
-from fastsock.db.rows import COLUMNS, entry_of, values_of
-from fastsock.db.side_effects import HasSideEffects, apply, has_side_effects
-from fastsock.models.tables import id_blocks, log
+from fastsock.core.errors import error_of
+from fastsock.core.limits import RETRY_AFTER_MS
+from fastsock.db import log_writes
+from fastsock.db.append_plan import Numbered, optimistic, side_effects
+from fastsock.db.careful_append import OvertakenError, append_carefully
+from fastsock.db.engine import Database
+from fastsock.db.log_reads import HEADS
+from fastsock.db.refusals import REFUSALS, concerns_a_row
+from fastsock.db.rows import COLUMNS, entry_of
+from fastsock.db.statement import upsert
+from fastsock.models import id_blocks, log
 from fastsock.schemas.log import Append, Entry, Outcome, Stored
 
 IDS = "log"
 """The name of the block from which log ids are leased."""
+TRIES = 10
+"""A try is lost only to somebody who has won; ten in a row need ten winners in the same conversations."""
 
-_FIELDS = {
-    "conversation": "text",
-    "seq": "bigint",
-    "id": "bigint",
-    "kind": "text",
-    "sender_id": "bigint",
-    "key": "text",
-    "at_ms": "bigint",
-    "content": "text",
-    "message_type": "text",
-    "reply_to": "bigint",
-    "target_id": "bigint",
-    "detail": "text",
-}
-_INSERT_IF_AT_HEAD = text(
-    f"""
-    WITH fitting AS (
-        SELECT g.conversation
-        FROM unnest(CAST(:conversations AS text[]), CAST(:heads AS bigint[])) AS g (conversation, head)
-        WHERE g.head = coalesce(
-            (SELECT l.seq FROM log l WHERE l.conversation = g.conversation ORDER BY l.seq DESC LIMIT 1), 0)
-    )
-    INSERT INTO log ({", ".join(_FIELDS)})
-    SELECT {", ".join(f"e.{field}" for field in _FIELDS)}
-    FROM unnest({", ".join(f"CAST(:{field} AS {kind}[])" for field, kind in _FIELDS.items())})
-        AS e ({", ".join(_FIELDS)})
-    JOIN fitting USING (conversation)
-    """  # noqa: S608 - made of the constants above
-)
-_HEAD = select(log.c.seq).where(log.c.conversation == bindparam("conversation")).order_by(log.c.seq.desc()).limit(1)
+_COLUMNS = tuple(log.c[name] for name in COLUMNS)
+
+
+class _NotAsHopedError(Exception):
+    """Something of the append has to be looked at."""
 
 
 class MessageLog:
@@ -67,69 +50,58 @@ class MessageLog:
     # --- writing -------------------------------------------------------------------------------------------------
 
     async def append(self, groups: Sequence[Append]) -> list[list[Outcome]]:
-        """Store the groups, of different conversations, in one transaction; what became of each entry.
+        """Store the groups in one transaction; what became of each entry, in the shape of the groups.
 
         Raises:
-            FastSockError: ``storage_unavailable``. Nothing was stored, unless it was the commit's answer that was
+            RetryableError: ``storage_unavailable``. Nothing was stored, unless it was the commit's answer that was
                 lost: send the same entries again, they are recognised by their ids.
 
         """
         if not any(group.entries for group in groups):
             return [[] for _ in groups]
-        try:
-            async with self._database.transaction() as connection:
-                if await self._append_all(connection, groups):
-                    return [
-                        [Stored(group.expected_head + place) for place, _ in enumerate(group.entries, 1)]
-                        for group in groups
-                    ]
-                await connection.rollback()
-        except (DBAPIError, ValueError) as error:  # ValueError: text that cannot be encoded
-            if unavailable(error):
-                raise
-        return await append_carefully(self._database, groups)
+        new = optimistic(groups)
+        if new is not None:
+            try:
+                await self._store_all(new, [(group.conversation, group.expected_head) for group in groups])
+            except _NotAsHopedError:
+                pass
+            else:
+                return [
+                    [Stored(group.expected_head + place) for place in range(1, len(group.entries) + 1)]
+                    for group in groups
+                ]
+        for _ in range(TRIES):
+            try:
+                # One snapshot for all that is read: what was committed since then shows itself by a conflict.
+                async with self._database.transaction("REPEATABLE READ") as connection:
+                    return await append_carefully(connection, groups)
+            except OvertakenError:
+                continue
+        raise error_of("storage_unavailable", f"somebody else was faster {TRIES} times in a row", RETRY_AFTER_MS)
 
-    async def _append_all(self, connection: AsyncConnection, groups: Sequence[Append]) -> bool:
-        """Store everything as it stands; False if the log does not fit, and the transaction must be taken back."""
-        rows = [
-            values_of(entry, group.expected_head + place)
-            for group in groups
-            for place, entry in enumerate(group.entries, 1)
-        ]
-        if self._database.dialect == "postgresql":
-            parameters: dict[str, Any] = {field: [row[field] for row in rows] for field in _FIELDS}
-            parameters["conversations"] = [group.conversation for group in groups]
-            parameters["heads"] = [group.expected_head for group in groups]
-            result = await connection.execute(_INSERT_IF_AT_HEAD, parameters)
-            if result.rowcount != len(rows):
-                return False
-        else:
-            for group in groups:
-                head = await connection.scalar(_HEAD, {"conversation": group.conversation})
-                if (head or 0) != group.expected_head:
-                    return False
-            await connection.execute(insert(log), rows)
-        changing: list[HasSideEffects] = [
-            (entry, group.expected_head + place)
-            for group in groups
-            for place, entry in enumerate(group.entries, 1)
-            if has_side_effects(entry, group.expected_head + place)
-        ]
-        for entry, seq in changing:
-            if await apply(connection, entry, seq) is not None:
-                return False
-        return True
+    async def _store_all(self, new: Sequence[Numbered], heads: log_writes.Heads) -> None:
+        """Store everything as it stands. Raises: _NotAsHopedError: and nothing was."""
+        alone = not side_effects(new)
+        async with self._database.autocommit() if alone else self._database.transaction() as connection:
+            try:
+                fits = await log_writes.store(connection, new, heads)
+            except REFUSALS as error:
+                if not concerns_a_row(error):
+                    raise
+                raise _NotAsHopedError from None
+            if not fits:
+                raise _NotAsHopedError
 
     async def lease_ids(self, count: int) -> range:
-        """``count`` ids that nobody else will ever be given."""
-        dialect = postgresql if self._database.dialect == "postgresql" else sqlite
-        values = {"name": IDS, "next": 1 + count}
-        lease = (
-            dialect.insert(id_blocks)
-            .values(values)
-            .on_conflict_do_update(index_elements=["name"], set_={"next": id_blocks.c.next + count})
-            .returning(id_blocks.c.next)
-        )
+        """``count`` ids that nobody else will ever be given; 1 or more.
+
+        Raises:
+            RetryableError: ``storage_unavailable``.
+
+        """
+        first = upsert(self._database.dialect, id_blocks).values(name=IDS, next=1 + count)
+        further = first.on_conflict_do_update(index_elements=["name"], set_={"next": id_blocks.c.next + count})
+        lease = further.returning(id_blocks.c.next)
         async with self._database.transaction() as connection:
             end: int = (await connection.execute(lease)).scalar_one()
         return range(end - count, end)
@@ -137,44 +109,43 @@ class MessageLog:
     # --- reading -------------------------------------------------------------------------------------------------
 
     async def after(self, conversation: str, since: int, limit: int) -> list[Entry]:
-        """What follows ``since``, of all kinds, in order, at most ``limit`` entries; messages in their present state."""
-        wanted = log.c.conversation == conversation, log.c.seq > since
-        query = select(*COLUMNS).where(*wanted).order_by(log.c.seq).limit(limit)
-        async with self._database.transaction() as connection:
-            return [entry_of(row) for row in await connection.execute(query)]
+        """What follows ``since``, of all kinds, in order, at most ``limit``; messages in their present state."""
+        query = select(*_COLUMNS).where(log.c.conversation == conversation, log.c.seq > since)
+        return await self._entries(query.order_by(log.c.seq).limit(limit))
 
     async def heads(self, conversations: Sequence[str]) -> dict[str, int]:
         """The number of the last entry of each; 0 for an empty log."""
-        query = (
-            select(log.c.conversation, func.max(log.c.seq))
-            .where(log.c.conversation.in_(conversations))
-            .group_by(log.c.conversation)
-        )
-        async with self._database.transaction() as connection:
-            found: dict[str, int] = {name: head for name, head in await connection.execute(query)}  # noqa: C416
-        return {conversation: found.get(conversation, 0) for conversation in conversations}
+        wanted = [(name,) for name in conversations]
+
+        async def query(connection: AsyncConnection) -> dict[str, int]:
+            return {name: head for name, head, _ in await HEADS.fetch(connection, wanted=wanted)}
+
+        return dict.fromkeys(conversations, 0) | await self._database.read(query)
 
     async def history(
         self, conversation: str, *, before: int | None = None, after: int | None = None, skip: int = 0, limit: int = 50
     ) -> list[Entry]:
         """Messages, tombstones included, oldest first.
 
-        ``after``: the first ``limit`` that follow that number. Otherwise the last ``limit`` (before that number, if
-        ``before`` is given), when the ``skip`` newest are left out.
+        With ``after`` the first ``limit`` that follow that number, when the ``skip`` oldest are left out. Otherwise the
+        last ``limit`` (before the number ``before``, if given), when the ``skip`` newest are left out.
         """
-        query = select(*COLUMNS).where(log.c.conversation == conversation, log.c.kind == "message")
+        query = select(*_COLUMNS).where(log.c.conversation == conversation, log.c.kind == "message")
         if before is not None:
             query = query.where(log.c.seq < before)
         if after is not None:
             query = query.where(log.c.seq > after)
         order = log.c.seq.desc() if after is None else log.c.seq.asc()
-        query = query.order_by(order).offset(skip).limit(limit)
-        async with self._database.transaction() as connection:
-            entries = [entry_of(row) for row in await connection.execute(query)]
+        entries = await self._entries(query.order_by(order).offset(skip).limit(limit))
         return entries[::-1] if after is None else entries
 
     async def get(self, message_id: int) -> Entry | None:
-        """The entry with this id; None if there is none."""
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(select(*COLUMNS).where(log.c.id == message_id))).first()
-        return None if row is None else entry_of(row)
+        """The entry of this id, of whatever kind; None if there is none."""
+        found = await self._entries(select(*_COLUMNS).where(log.c.id == message_id))
+        return found[0] if found else None
+
+    async def _entries(self, query: Select[Any]) -> list[Entry]:
+        async def read(connection: AsyncConnection) -> list[Entry]:
+            return [entry_of(row) for row in await connection.execute(query)]
+
+        return await self._database.read(read)

@@ -7,12 +7,29 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, Select, func, insert, or_, select, update
+from sqlalchemy import Select, Update, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastsock.core.errors import error_of
 from fastsock.db.engine import Database
-from fastsock.models.tables import users
+from fastsock.db.refusals import overtaken
+from fastsock.db.statement import Statement
+from fastsock.models import users
+
+ACTIVE = Statement(
+    "SELECT users.id FROM {wanted} JOIN users ON users.id = wanted.id WHERE users.is_active", wanted={"id": "bigint"}
+)
+"""Those of the wanted ids that are active accounts."""
+
+_COLUMNS = (
+    users.c.id,
+    users.c.email,
+    users.c.full_name,
+    users.c.is_active,
+    users.c.created_at_ms,
+    users.c.password_hash,
+)
 
 
 class UserRow(msgspec.Struct, frozen=True):
@@ -26,21 +43,8 @@ class UserRow(msgspec.Struct, frozen=True):
     password_hash: str
 
     def __repr__(self) -> str:
+        """Without the hash: rows end up in logs."""
         return f"UserRow(id={self.id})"
-
-
-_COLUMNS = (
-    users.c.id,
-    users.c.email,
-    users.c.full_name,
-    users.c.is_active,
-    users.c.created_at_ms,
-    users.c.password_hash,
-)
-
-
-def _user(row: Row[Any]) -> UserRow:
-    return UserRow(*row)
 
 
 class Users:
@@ -50,59 +54,69 @@ class Users:
         self._database = database
 
     async def create(self, email: str, password_hash: str, full_name: str | None) -> UserRow:
-        """Make an account.
+        """Make an account; None is no name.
 
         Raises:
-            FastSockError: ``email_taken``.
+            PolicyError: ``email_taken``, however the address is written.
+            RetryableError: ``storage_unavailable``.
 
         """
         row = {"email": email.lower(), "password_hash": password_hash, "full_name": full_name}
         query = insert(users).values(created_at_ms=time.time_ns() // 1_000_000, **row).returning(*_COLUMNS)
         async with self._database.transaction() as connection:
             try:
-                return _user((await connection.execute(query)).one())
-            except IntegrityError:
-                raise error_of("email_taken", f"the email {email} has an account already") from None
+                return UserRow(*(await connection.execute(query)).one())
+            except IntegrityError as error:
+                if not overtaken(error):
+                    raise
+                raise error_of("email_taken", f"the e-mail address {email.lower()} is already registered") from None
 
     async def by_email(self, email: str) -> UserRow | None:
-        return await self._one(select(*_COLUMNS).where(users.c.email == email.lower()))
+        """The account with this address, however it is written; None if there is none."""
+        found = await self._rows(select(*_COLUMNS).where(users.c.email == email.lower()))
+        return found[0] if found else None
 
     async def by_id(self, user_id: int) -> UserRow | None:
-        return await self._one(select(*_COLUMNS).where(users.c.id == user_id))
-
-    async def _one(self, query: Select[Any]) -> UserRow | None:
-        async with self._database.transaction() as connection:
-            row = (await connection.execute(query)).first()
-        return None if row is None else _user(row)
+        found = await self._rows(select(*_COLUMNS).where(users.c.id == user_id))
+        return found[0] if found else None
 
     async def existing(self, ids: Sequence[int]) -> set[int]:
         """Those of the ids that are active accounts."""
-        async with self._database.transaction() as connection:
-            found = await connection.scalars(select(users.c.id).where(users.c.id.in_(ids), users.c.is_active))
-            return set(found)
 
-    async def list(self, skip: int, limit: int, q: str | None) -> list[UserRow]:
-        """Active accounts in the order of their ids; ``q`` is looked for in names and emails, whatever its case."""
+        async def read(connection: AsyncConnection) -> set[int]:
+            return {user for (user,) in await ACTIVE.fetch(connection, wanted=[(id_,) for id_ in set(ids)])}
+
+        return await self._database.read(read)
+
+    async def list(self, skip: int, limit: int, q: str | None = None) -> list[UserRow]:
+        """Active accounts by id; with ``q`` those whose name or address contains it, in whatever case."""
         query = select(*_COLUMNS).where(users.c.is_active)
         if q:
-            query = query.where(
-                or_(
-                    users.c.email.contains(q.lower(), autoescape=True),
-                    func.lower(users.c.full_name).contains(q.lower(), autoescape=True),
-                )
-            )
-        async with self._database.transaction() as connection:
-            found = await connection.execute(query.order_by(users.c.id).offset(skip).limit(limit))
-            return [_user(row) for row in found]
+            part = q.lower()
+            lower = func.lower if self._database.dialect == "postgresql" else func.unicode_lower
+            name, email = lower(users.c.full_name), users.c.email
+            query = query.where(or_(email.contains(part, autoescape=True), name.contains(part, autoescape=True)))
+        return await self._rows(query.order_by(users.c.id).offset(skip).limit(limit))
 
     async def set_full_name(self, user_id: int, full_name: str | None) -> UserRow | None:
-        return await self._change(user_id, {"full_name": full_name})
+        """The account with its new name, None for no name; None if there is no such account."""
+        return await self._changed(update(users).where(users.c.id == user_id).values(full_name=full_name))
 
     async def set_password_hash(self, user_id: int, password_hash: str) -> UserRow | None:
-        return await self._change(user_id, {"password_hash": password_hash})
+        """The account with its new hash; None if there is no such account."""
+        return await self._changed(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
 
-    async def _change(self, user_id: int, values: dict[str, Any]) -> UserRow | None:
-        query = update(users).where(users.c.id == user_id).values(values).returning(*_COLUMNS)
+    async def set_active(self, user_id: int, *, active: bool) -> UserRow | None:
+        """The account, which may (or may not) log in and be written to from now on; None if there is no such account."""
+        return await self._changed(update(users).where(users.c.id == user_id).values(is_active=active))
+
+    async def _changed(self, query: Update) -> UserRow | None:
         async with self._database.transaction() as connection:
-            row = (await connection.execute(query)).first()
-        return None if row is None else _user(row)
+            row = (await connection.execute(query.returning(*_COLUMNS))).first()
+        return None if row is None else UserRow(*row)
+
+    async def _rows(self, query: Select[Any]) -> Any:
+        async def read(connection: AsyncConnection) -> Any:
+            return [UserRow(*row) for row in await connection.execute(query)]
+
+        return await self._database.read(read)

@@ -3,8 +3,8 @@
 Times are integers, milliseconds since 1970 UTC. Names (``room:42``, ``dm:3:7``) and keys compare byte by byte, so they
 are in collation "C" on PostgreSQL, whatever the database's own is.
 
-``log`` is read along ``(conversation, seq)``: history, catch-up, heads and unread counts. On PostgreSQL that index carries
-what an unread count asks for, so that counting reads the index alone; changing a message's text touches none of its
+``log`` is read along ``(conversation, seq)``: history, catch-up, heads and unread counts. On PostgreSQL that index
+carries what an unread count asks for, so that counting reads the index alone; changing a message's text touches none of its
 columns and stays a heap-only update. On SQLite the table itself is kept by ``id``: ids are leased in blocks and grow
 with time, so inserts go to the table's end, and pages of one time lie together.
 

@@ -12,6 +12,7 @@ import { threadView } from "/web/views/thread.js";
 // In sessionStorage, so that two windows can be two people.
 const TOKEN = "fastsock.token";
 const FAREWELL = "fastsock.farewell";
+const LOOK_AROUND_MS = 5_000;
 const ENDED = "Your session has ended. Sign in again.";
 
 const store = new Store();
@@ -62,6 +63,13 @@ function follow() {
   chat.open(kind ? `${kind}:${id}` : null);
 }
 
+const isAlone = () => store.people.size < 2;
+
+/** New people are found when one comes back to the window; whoever is alone has nothing else to wait for. */
+function lookAround() {
+  if (store.me) chat.loadPeople().catch(() => {});
+}
+
 // --- what concerns the whole page -----------------------------------------------------------------------------------
 
 const LINK_LOST = { connecting: "Connecting…", replaced: "FastSock is open in too many windows." };
@@ -73,7 +81,7 @@ function render() {
   document.title = unread ? `(${unread}) ${place}` : place;
 
   $("welcome").hidden = !store.me || store.current !== null;
-  const alone = store.people.size < 2 && store.rooms.size === 0;
+  const alone = isAlone() && store.rooms.size === 0;
   setText($("welcome-title"), alone ? "You are the first one here" : "Choose a conversation");
   const first = "Open this page in a second window, sign up as somebody else, and talk to yourself for a while.";
   setText($("welcome-text"), alone ? first : "Pick a room or a person from the list, or make a new room.");
@@ -114,7 +122,8 @@ function watch() {
 setInterval(() => store.link.state === "waiting" && countDown(), 500);
 window.addEventListener("hashchange", follow);
 window.addEventListener("online", () => store.me && chat.reconnect());
-window.addEventListener("focus", () => store.me && chat.loadPeople().catch(() => {}));
+window.addEventListener("focus", lookAround);
+setInterval(() => isAlone() && !document.hidden && lookAround(), LOOK_AROUND_MS);
 document.addEventListener("visibilitychange", watch);
 $("new-room").addEventListener("click", openRoomDialog);
 $("banner-action").addEventListener("click", () => chat.reconnect());

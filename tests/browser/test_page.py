@@ -246,19 +246,20 @@ async def test_scrolling_up_brings_what_is_older(arrive: Arrive) -> None:
     await expect(bob.message(said[-1])).to_be_in_viewport()
     await expect(bob.message(said[0])).to_have_count(0)
     messages = bob.page.get_by_role("region", name="Messages")
-    await messages.focus()
-    for _page in range(8):
-        await messages.press("Home")
-        if await bob.message(said[0]).count():
-            break
-        await bob.page.wait_for_function(
-            "shown => document.querySelectorAll('.message').length > shown",
-            arg=await bob.page.locator(".message").count(),
-        )
+    await expect(bob.message(said[-50])).to_have_count(1)
+
+    def top_of(message: str, scrolled_to: str = "") -> str:
+        found = f"[...document.querySelectorAll('.message')].find(one => one.innerText.includes('{message}'))"
+        return f"scroll => {{ {scrolled_to}; return {found}.getBoundingClientRect().top }}"
+
+    before = await messages.evaluate(top_of(said[-50], scrolled_to="scroll.scrollTop = 100"))
+    await expect(bob.message(said[0])).to_have_count(1)
+    assert await messages.evaluate(top_of(said[-50])) == pytest.approx(before, abs=40)  # the reader's place is kept
     await bob.sees(*said)
     await expect(bob.page.get_by_text("This is the beginning of the conversation.")).to_have_count(1)
+    await messages.focus()
     await messages.press("Home")
-    await bob.page.wait_for_function("document.querySelector('#scroll').scrollTop === 0")  # it glides
+    await expect(messages).to_have_js_property("scrollTop", 0)  # it glides
     await bob.page.get_by_role("button", name="Newest messages").click()
     await expect(bob.message(said[-1])).to_be_in_viewport()
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from actors import gateway, host
-from actors.commands import Committed
-from actors.effects import FanOut, Reply
-from fastsock.schemas.log import Append, Outcome, Stored
+from actors import gateway
+from actors.commands import Command, Committed
+from actors.effects import Effect, FanOut, Persist, Reply
+from actors.room import Room
+from fastsock.schemas.log import Append, Entry, Outcome, Stored
 from tests.simulation.clients import Violation
 from tests.simulation.history import run
 from tests.simulation.memory_log import MemoryLog
@@ -42,34 +43,34 @@ def found_within(seeds: int) -> str:
 
 
 def test_an_ack_before_the_commit_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = host.Room.handle
+    handle = Room.handle
 
-    def hasty(self: host.Room, command: host.Command, now_ms: int) -> list[host.Effect]:
+    def hasty(self: Room, command: Command, now_ms: int) -> list[Effect]:
         effects = handle(self, command, now_ms)
         if isinstance(command, Committed):
             return [effect for effect in effects if not isinstance(effect, Reply)]
-        return [*effects, *(_ack(self, effect) for effect in effects if isinstance(effect, host.Persist))]
+        return [*effects, *(_ack(self, effect) for effect in effects if isinstance(effect, Persist))]
 
-    def _ack(room: host.Room, effect: host.Persist) -> Reply:
+    def _ack(room: Room, effect: Persist) -> Reply:
         guess = {"message_id": 0, "seq": room.head + 1}
         return Reply(repr(guess).replace("'", '"').encode()) if effect.entry.kind == "message" else Reply(b"{}")
 
-    monkeypatch.setattr(host.Room, "handle", hasty)
+    monkeypatch.setattr(Room, "handle", hasty)
     assert "was acknowledged as" in found_within(SEARCH)
 
 
 def test_a_frame_before_the_commit_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    handle = host.Room.handle
+    handle = Room.handle
 
-    def hasty(self: host.Room, command: host.Command, now_ms: int) -> list[host.Effect]:
+    def hasty(self: Room, command: Command, now_ms: int) -> list[Effect]:
         effects = handle(self, command, now_ms)
         for effect in list(effects):
-            if isinstance(effect, host.Persist):
+            if isinstance(effect, Persist):
                 effect.entry.seq = self.head + 1
                 effects.append(FanOut(effect.entry))
         return effects
 
-    monkeypatch.setattr(host.Room, "handle", hasty)
+    monkeypatch.setattr(Room, "handle", hasty)
     assert "before it was committed" in found_within(SEARCH)
 
 
@@ -113,7 +114,7 @@ def test_a_forgotten_re_attachment_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_catch_up_that_is_off_by_one_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     after = MemoryLog.after
 
-    def off_by_one(self: MemoryLog, conversation: str, since: int, limit: int) -> list[host.Entry]:
+    def off_by_one(self: MemoryLog, conversation: str, since: int, limit: int) -> list[Entry]:
         return after(self, conversation, since + 1, limit)
 
     monkeypatch.setattr(MemoryLog, "after", off_by_one)

@@ -14,6 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 import msgspec
 
@@ -51,6 +52,13 @@ class Faults:
 
 class Timeout(Exception):  # noqa: N818 - it is what happens to a call
     """A call has no answer."""
+
+
+class Polled(NamedTuple):
+    """What a poll is answered with."""
+
+    session: str
+    batch: Batch[bytes] | None
 
 
 class World:
@@ -272,12 +280,12 @@ class SimHost:
             waiting()
         current, batch = self.host.poll(peer, session, acknowledged, self.world.now_ms)
         if batch is not None or current != session:
-            answer((current, batch))
+            answer(Polled(current, batch))
             return
 
         def finish() -> None:
             if self.host is not None and life == self.life:
-                answer(self.host.poll(peer, session, acknowledged, self.world.now_ms))
+                answer(Polled(*self.host.poll(peer, session, acknowledged, self.world.now_ms)))
 
         def expire() -> None:
             if self._polls.get(peer) is finish:
@@ -311,8 +319,8 @@ class SimHost:
             world.after(world.latency(), lambda: self._mine(life, lambda h: h.checked(world.log.heads(topics))))
         read = host.next_read(now)
         if read is not None:
-            page = lambda: world.log.after(read.topic, read.since, CATCH_UP_PAGE)  # noqa: E731
-            world.after(world.latency(), lambda: self._mine(life, lambda h: h.read(page())))
+            about = read.topic, read.since, CATCH_UP_PAGE
+            world.after(world.latency(), lambda: self._mine(life, lambda h: h.read(world.log.after(*about))))
         count = host.next_lease(now)
         if count is not None:
             world.after(world.latency(), lambda: self._mine(life, lambda h: h.ids.leased(world.log.lease_ids(count))))
@@ -482,7 +490,7 @@ class SimGateway:
     def _moved(self, before: Placement) -> None:
         after = self.uplinks.placement
         if after.epoch != before.epoch:
-            self.perform(self.gateway.reattach(lambda name: before.owner(name) != after.owner(name), self.world.now_ms))
+            self.perform(self.gateway.reattach(after.moved_since(before), self.world.now_ms))
 
     def _poll(self, host: str) -> None:
         session, acknowledged = self._sessions.get(host, ("", 0))
@@ -494,7 +502,8 @@ class SimGateway:
             if isinstance(result, Timeout):
                 self.world.after(100, lambda: self._poll(host))
                 return
-            current, batch = result  # type: ignore[misc]
+            assert isinstance(result, Polled)
+            current, batch = result
             self._session(host, current)
             if batch is not None and batch.number > self._sessions[host][1]:
                 self._sessions[host] = (current, batch.number)

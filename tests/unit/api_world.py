@@ -101,6 +101,7 @@ class World:
     def __init__(self, db: Database, settings: Settings) -> None:
         self.now_ms = NOW_MS
         self.db = db
+        self.somebody: Person | None = None
         self.log = MessageLog(db)
         self.conversations = Conversations(db)
         self.actors = LocalActors(db, self)

@@ -18,6 +18,8 @@ from structlog.testing import capture_logs
 from fastsock.api.edge import DOCS_POLICY, PAGE_POLICY
 from fastsock.core.errors import TABLE
 from fastsock.core.security import create_access_token
+from fastsock.db import migrate
+from tests.postgres import PostgresServer
 from tests.unit.api_world import API, NOW_MS, SECRET, Person, World, new_world, refusal, refused
 
 ROUTES = {
@@ -332,6 +334,8 @@ queries = st.dictionaries(st.sampled_from(["skip", "limit", "before", "after", "
 
 KINDS = [*["application/json"] * 4, "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "nonsense"]
 
+ids = st.sampled_from(["1", "2", "0", "-1", str(2**53 - 1), str(2**53), "9" * 4_999, "x", "%00", "%ff", "\u0663", " 1"])
+
 
 def as_json(body: object) -> bytes:
     """Whatever Python can put into JSON, lone surrogates as escapes included."""
@@ -348,25 +352,46 @@ def harmless(answer: httpx.Response) -> None:
         assert len(body["detail"]) < 2_000
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+tried = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@tried
 @given(data=st.data())
 async def test_nonsense_never_fails(world: World, data: st.DataObject) -> None:
-    ann = await _ann(world)
+    await try_nonsense(world, data)
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[str]:
+    with PostgresServer() as server:
+        url = server.create_database()
+        migrate.upgrade(url)
+        yield url
+
+
+@pytest.fixture
+async def world_on_postgresql(tmp_path: Path, postgresql: str) -> AsyncIterator[World]:
+    async with new_world(tmp_path, elsewhere=postgresql) as made:
+        yield made
+
+
+@tried
+@given(data=st.data())
+async def test_nonsense_never_fails_on_postgresql(world_on_postgresql: World, data: st.DataObject) -> None:
+    """The stricter of the two: it refuses U+0000, and numbers that SQLite takes."""
+    await try_nonsense(world_on_postgresql, data)
+
+
+async def try_nonsense(world: World, data: st.DataObject) -> None:
+    if world.somebody is None:
+        world.somebody = await world.person("Ann")
+        await world.room(world.somebody)
     method, _, path = data.draw(st.sampled_from(sorted(ROUTES))).partition(" ")
-    some_id = st.sampled_from(["1", "2", "0", "-1", str(2**53), "9" * 4_999, "x", "%00", "%ff", "\u0663", " 1"])
-    path = re.sub(r"\{\w+\}", lambda _: data.draw(some_id), path)
+    path = re.sub(r"\{\w+\}", lambda _: data.draw(ids), path)
     content = data.draw(raw | bodies.map(as_json))
     kind = data.draw(st.sampled_from(KINDS))
     query = {key: value.encode("utf-8", "surrogatepass") for key, value in data.draw(queries).items()}
-    answer = await world.http.request(
-        method, path, content=content, params=query, headers={**ann.bearer, "Content-Type": kind}
-    )
+    headers = {**world.somebody.bearer, "Content-Type": kind}
+    answer = await world.http.request(method, path, content=content, params=query, headers=headers)
     event(f"{answer.status_code} {answer.json().get('code') if answer.status_code >= 400 else ''}")
     harmless(answer)
-
-
-async def _ann(world: World) -> Person:
-    if not hasattr(world, "ann"):
-        world.ann = await world.person("Ann")  # type: ignore[attr-defined]
-        await world.room(world.ann)  # type: ignore[attr-defined]
-    return world.ann  # type: ignore[attr-defined, no-any-return]

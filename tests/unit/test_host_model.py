@@ -37,6 +37,8 @@ NAMES = ("h0", "h1")
 PEERS = ("g1", "g2")
 CONVERSATIONS = ("room:1", "room:2", "dm:1:2")
 USERS = st.integers(1, 4)
+HOW = st.sampled_from(["done", "done", "done", "blind", "fail", "hang"])
+"""How a call goes: it is answered, its answer is lost, it never arrives, or it is not answered yet."""
 
 
 @dataclass
@@ -107,8 +109,7 @@ class HostsOnOneLog(RuleBasedStateMachine):
         self, place: int, peer: str, user: int, what: int, repeat: bool, other: int, name: str, again: bool
     ) -> None:
         wires = self.pick(place)
-        if not (again and self.key):
-            self.key += 1
+        self.key += 0 if again and self.key else 1
         key = f"c:{self.key}"
         command: LinkCommand = Send(user, key, f"{user} says {self.key}")
         if what == 0:
@@ -196,71 +197,73 @@ class HostsOnOneLog(RuleBasedStateMachine):
 
     # --- what the database and the writer do --------------------------------------------------------------------------
 
-    @rule(place=st.integers(0, 1))
-    def send_append(self, place: int) -> None:
+    @rule(place=st.integers(0, 1), how=HOW)
+    def append(self, place: int, how: str) -> None:
+        """Send a batch; or, where one is on its way, let it land, lose it before or after, or tell the host."""
         wires = self.pick(place)
         if wires.append is None:
             taken = wires.host.next_append(0, self.now_ms)
-            if taken is not None:
-                wires.append = _batches.decode(taken[1]).groups
+            wires.append = None if taken is None else _batches.decode(taken[1]).groups
+            if how == "hang":
+                return
+        if wires.append is None:
+            return
+        if how != "fail" and wires.landed is None:
+            wires.landed = self.log.append(wires.append)
+        landed = wires.landed
+        if how == "hang":
+            return
+        wires.append = wires.landed = None
+        if how == "done":
+            assert landed is not None
+            wires.host.appended(0, landed, self.now_ms)
+        else:
+            wires.host.append_failed(0, self.now_ms)
 
     @rule(place=st.integers(0, 1))
-    def commit(self, place: int) -> None:
-        wires = self.pick(place)
-        if wires.append is not None and wires.landed is None:
-            wires.landed = self.log.append(wires.append)
-
-    @rule(place=st.integers(0, 1), epoch_refused=st.booleans())
-    def lose_append(self, place: int, epoch_refused: bool) -> None:
+    def refuse_epoch(self, place: int) -> None:
         wires = self.pick(place)
         if wires.append is not None:
-            if epoch_refused:
-                wires.host.epoch_refused(0, self.now_ms)
-            else:
-                wires.host.append_failed(0, self.now_ms)
             wires.append = wires.landed = None
+            wires.host.epoch_refused(0, self.now_ms)
 
-    @rule(place=st.integers(0, 1))
-    def answer_append(self, place: int) -> None:
-        wires = self.pick(place)
-        if wires.landed is not None:
-            landed, wires.append, wires.landed = wires.landed, None, None
-            wires.host.appended(0, landed, self.now_ms)
-
-    @rule(place=st.integers(0, 1), fails=st.booleans())
-    def load(self, place: int, fails: bool) -> None:
+    @rule(place=st.integers(0, 1), how=HOW)
+    def load(self, place: int, how: str) -> None:
         wires = self.pick(place)
         if wires.load is None:
             wires.load = wires.host.next_load(self.now_ms)
-        elif fails:
-            wires.load = None
+        if wires.load is None or how == "hang":
+            return
+        wanted, wires.load = wires.load, None
+        if how == "fail":
             wires.host.load_failed(self.now_ms)
         else:
-            states, wires.load = self.log.load(wires.load), None
-            wires.host.loaded(states, self.now_ms)
+            wires.host.loaded(self.log.load(wanted), self.now_ms)
 
-    @rule(place=st.integers(0, 1), fails=st.booleans())
-    def check(self, place: int, fails: bool) -> None:
+    @rule(place=st.integers(0, 1), how=HOW)
+    def check(self, place: int, how: str) -> None:
         wires = self.pick(place)
         if wires.check is None:
             wires.check = wires.host.next_check(self.now_ms)
-        elif fails:
-            wires.check = None
+        if wires.check is None or how == "hang":
+            return
+        topics, wires.check = wires.check, None
+        if how == "fail":
             wires.host.check_failed(self.now_ms)
         else:
-            heads, wires.check = self.log.heads(wires.check), None
-            wires.host.checked(heads)
+            wires.host.checked(self.log.heads(topics))
 
-    @rule(place=st.integers(0, 1), fails=st.booleans())
-    def read(self, place: int, fails: bool) -> None:
+    @rule(place=st.integers(0, 1), how=HOW)
+    def read(self, place: int, how: str) -> None:
         wires = self.pick(place)
         if wires.read is None:
             wires.read = wires.host.next_read(self.now_ms)
-        elif fails:
-            wires.read = None
+        if wires.read is None or how == "hang":
+            return
+        read, wires.read = wires.read, None
+        if how == "fail":
             wires.host.read_failed(self.now_ms)
         else:
-            read, wires.read = wires.read, None
             wires.host.read(self.log.after(read.topic, read.since, CATCH_UP_PAGE))
 
     # --- what happens to hosts ----------------------------------------------------------------------------------------
@@ -336,18 +339,9 @@ class HostsOnOneLog(RuleBasedStateMachine):
         for _ in range(60):
             self.now_ms += 500
             wires.host.tick(self.now_ms)
-            if wires.append is None:
-                taken = wires.host.next_append(0, self.now_ms)
-                wires.append = None if taken is None else _batches.decode(taken[1]).groups
-            if wires.append is not None:
-                groups, wires.append = wires.append, None
-                landed = self.log.append(groups) if wires.landed is None else wires.landed
-                wires.landed = None
-                wires.host.appended(0, landed, self.now_ms)
             place = self.wires.index(wires)
-            for step in (self.load, self.check, self.read):
-                step(place, fails=False)
-                step(place, fails=False)
+            for step in (self.append, self.load, self.check, self.read):
+                step(place, how="done")
             for peer in PEERS:
                 while self.poll_once(wires, peer):
                     pass

@@ -1,0 +1,324 @@
+"""The gateway against a naive model: any order of everything that can happen, and what each socket was shown.
+
+The model is one list per conversation. What the world may do to the gateway: sockets come and go; memberships are read
+from the database at one time and arrive at another; frames are lost, repeated and reordered; invitations overtake
+frames, and come twice; hosts forget everything; links are full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from actors import gateway as gw
+from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope
+from actors.effects import Answer, CaughtUp, Delivery, Failure, Frame, Invite
+from fastsock.core.limits import DETACH_LINGER_MS
+from fastsock.schemas.log import Subscription
+
+USERS = (1, 2, 3)
+ROOMS = ("room:1", "room:2")
+PAGE = 3
+"""Entries of a catch-up; small, so that one does not suffice."""
+FULL = Failure("overloaded", "full", 500)
+
+
+@dataclass
+class Entry:
+    joins: tuple[int, ...] = ()
+    leaves: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class Socket:
+    """A client's socket and all that it was shown."""
+
+    number: int
+    user: int
+    ready: bool = False
+    last: dict[str, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"socket {self.number} of user {self.user}"
+
+
+class Host:
+    """One host, as naive as can be: what is attached, and what is on its way down."""
+
+    def __init__(self) -> None:
+        self.attached: set[str] = set()
+        self.down: list[Delivery] = []
+        self.connected: set[tuple[str, str]] = set()
+
+
+class GatewayMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gateway: gw.Gateway[Socket] = gw.Gateway()
+        self.now_ms = 0
+        self.logs: dict[str, list[Entry]] = {room: [] for room in ROOMS}
+        self.host = Host()
+        self.full = False
+        self.sockets: list[Socket] = []
+        self.numbers = 0
+        self.wanted: list[int] = []
+        self.read: list[tuple[int, list[Subscription]]] = []
+        self.lossy = False
+        """Whether a frame was lost that no later one told of."""
+        for room in ROOMS:
+            self.logs[room].append(Entry(joins=(1,)))
+
+    # --- the truth -----------------------------------------------------------------------------------------------
+
+    def members(self, room: str, upto: int | None = None) -> dict[int, int]:
+        """Who belongs after entry ``upto``, and since which entry."""
+        members: dict[int, int] = {}
+        for seq, entry in enumerate(self.logs[room][:upto], 1):
+            members.update(dict.fromkeys(entry.joins, seq))
+            for user in entry.leaves:
+                members.pop(user, None)
+        return members
+
+    def append(self, room: str, entry: Entry) -> None:
+        self.logs[room].append(entry)
+        seq = len(self.logs[room])
+        if room in self.host.attached:
+            self.host.down.append(self.frame(room, seq))
+        for user in entry.joins:
+            if f"user:{user}" in self.host.attached:
+                self.host.down.append(Invite(user, room, seq - 1))
+
+    def frame(self, room: str, seq: int) -> Frame:
+        entry = self.logs[room][seq - 1]
+        return Frame(room, seq, f"{room}#{seq}".encode(), entry.joins, entry.leaves)
+
+    # --- outputs -------------------------------------------------------------------------------------------------
+
+    def perform(self, outputs: list[gw.Output[Socket]]) -> None:
+        for output in outputs:
+            match output:
+                case gw.Submit(envelope):
+                    if self.full:
+                        self.perform(self.gateway.refused(envelope, FULL, self.now_ms))
+                    else:
+                        self.host_takes(envelope)
+                case gw.LoadSubscriptions(user):
+                    assert user not in self.wanted, f"the memberships of {user} are wanted twice"
+                    self.wanted.append(user)
+                case gw.Ready(socket, conversations):
+                    assert not socket.ready, f"{socket} is greeted twice"
+                    socket.ready = True
+                    socket.last = {conversation: seq for conversation, seq, _ in conversations}
+                case gw.Write(sockets, payload):
+                    room, _, seq = payload.decode().partition("#")
+                    for socket in list(sockets):
+                        self.shown(socket, room, int(seq))
+                case other:
+                    raise AssertionError(f"unexpected: {other}")
+
+    def host_takes(self, envelope: Envelope) -> None:
+        host, name = self.host, envelope.to
+        match envelope.command:
+            case Attach(since):
+                host.attached.add(name)
+                if name in self.logs and len(self.logs[name]) > since:
+                    self.page(name, since)
+                if envelope.request:
+                    host.down.append(Answer(envelope.request, b"null"))
+            case Detach():
+                host.attached.discard(name)
+            case CatchUp(since):
+                if name in host.attached:
+                    self.page(name, since)
+            case Connect(connection_id):
+                host.connected.add((name, connection_id))
+            case Disconnect(connection_id):
+                host.connected.discard((name, connection_id))
+            case other:
+                raise AssertionError(f"unexpected: {other}")
+
+    def page(self, room: str, since: int) -> None:
+        seqs = range(since + 1, min(since + PAGE, len(self.logs[room])) + 1)
+        self.host.down += [self.frame(room, seq) for seq in seqs]
+        last = seqs[-1] if seqs else since
+        self.host.down.append(CaughtUp(room, last + 1 if len(seqs) == PAGE else last))
+
+    def shown(self, socket: Socket, room: str, seq: int) -> None:
+        """What a socket may be shown: the next entry, or the one that lets its user in; while its user belongs."""
+        assert socket in self.sockets, f"{socket} has ended, and was shown {room}#{seq}"
+        assert socket.ready, f"{socket} was shown {room}#{seq} before its greeting"
+        entry = self.logs[room][seq - 1]
+        if room in socket.last:
+            assert seq == socket.last[room] + 1, f"{socket} was shown {room}#{seq} after #{socket.last[room]}"
+        else:
+            assert socket.user in entry.joins, f"{socket} was shown {room}#{seq}, which does not let it in"
+        belongs = socket.user in self.members(room, seq) or socket.user in entry.leaves
+        assert belongs, f"{socket} was shown {room}#{seq}, and its user does not belong"
+        socket.last[room] = seq
+        if socket.user in entry.leaves:
+            del socket.last[room]
+
+    # --- what may happen -----------------------------------------------------------------------------------------
+
+    @rule(user=st.sampled_from(USERS))
+    def connect(self, user: int) -> None:
+        self.numbers += 1
+        socket = Socket(self.numbers, user)
+        self.sockets.append(socket)
+        self.perform(self.gateway.connect(socket, f"c{socket.number}", user, self.now_ms))
+
+    @rule(data=st.data())
+    def disconnect(self, data: st.DataObject) -> None:
+        if self.sockets:
+            socket = data.draw(st.sampled_from(self.sockets))
+            self.sockets.remove(socket)
+            self.perform(self.gateway.disconnect(socket, self.now_ms))
+            assert self.gateway.disconnect(socket, self.now_ms) == []
+
+    @rule(room=st.sampled_from(ROOMS))
+    def message(self, room: str) -> None:
+        self.append(room, Entry())
+
+    @rule(room=st.sampled_from(ROOMS), user=st.sampled_from(USERS))
+    def join_or_leave(self, room: str, user: int) -> None:
+        self.append(room, Entry(leaves=(user,)) if user in self.members(room) else Entry(joins=(user,)))
+
+    @rule(room=st.sampled_from(ROOMS))
+    def everybody_joins(self, room: str) -> None:
+        new = tuple(user for user in USERS if user not in self.members(room))
+        if new:
+            self.append(room, Entry(joins=new))
+
+    @rule(count=st.integers(1, 8))
+    def deliver(self, count: int) -> None:
+        for _ in range(min(count, len(self.host.down))):
+            self.perform(self.gateway.delivered(self.host.down.pop(0), self.now_ms))
+
+    @rule(data=st.data())
+    def reorder(self, data: st.DataObject) -> None:
+        """Frames and invitations overtake each other, on their ways from different hosts; answers do not."""
+        down = self.host.down
+        movable = [place for place, delivery in enumerate(down) if isinstance(delivery, Frame | Invite)]
+        if len(movable) >= 2:
+            one, other = data.draw(st.tuples(st.sampled_from(movable), st.sampled_from(movable)))
+            down[one], down[other] = down[other], down[one]
+
+    @rule(data=st.data())
+    def repeat(self, data: st.DataObject) -> None:
+        frames = [delivery for delivery in self.host.down if isinstance(delivery, Frame | Invite)]
+        if frames:
+            self.host.down.append(data.draw(st.sampled_from(frames)))
+
+    @rule(data=st.data())
+    def lose(self, data: st.DataObject) -> None:
+        """A frame is lost; the numbers of the next will tell."""
+        frames = [place for place, delivery in enumerate(self.host.down) if isinstance(delivery, Frame)]
+        if frames:
+            del self.host.down[data.draw(st.sampled_from(frames))]
+            self.lossy = True
+
+    @rule(data=st.data())
+    def read_memberships(self, data: st.DataObject) -> None:
+        if self.wanted:
+            user = data.draw(st.sampled_from(self.wanted))
+            self.wanted.remove(user)
+            found = [(room, self.members(room)) for room in ROOMS]
+            subscriptions = [
+                Subscription(room, len(self.logs[room]), 0, members[user]) for room, members in found if user in members
+            ]
+            self.read.append((user, subscriptions))
+
+    @rule(data=st.data(), fails=st.sampled_from([False, False, False, True]))
+    def memberships_arrive(self, data: st.DataObject, fails: bool) -> None:
+        if self.read:
+            user, subscriptions = self.read.pop(data.draw(st.integers(0, len(self.read) - 1)))
+            if fails:
+                self.perform(self.gateway.subscriptions_failed(user, self.now_ms))
+            else:
+                self.perform(self.gateway.subscriptions_loaded(user, subscriptions, self.now_ms))
+
+    @rule()
+    def restart_host(self) -> None:
+        self.host = Host()
+        self.perform(self.gateway.reattach(lambda _name: True, self.now_ms))
+
+    @rule(full=st.booleans())
+    def fill_links(self, full: bool) -> None:
+        self.full = full
+
+    @rule(ms=st.sampled_from([0, 500, 1_000, 5_000, DETACH_LINGER_MS]))
+    def pass_time(self, ms: int) -> None:
+        self.now_ms += ms
+        self.perform(self.gateway.tick(self.now_ms))
+        deadline = self.gateway.next_deadline_ms()
+        assert deadline is None or deadline > self.now_ms, "what is due was not done"
+
+    # --- what must hold ------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_tables_agree(self) -> None:
+        assert self.gateway.stats()["sockets"] == len(self.sockets)
+        assert self.gateway.stats()["ready"] == sum(socket.ready for socket in self.sockets)
+
+    def settle(self) -> None:
+        """Let everything come to rest."""
+        for _ in range(400):
+            soon = self.gateway.next_deadline_ms()
+            if not (self.host.down or self.wanted or self.read) and (soon is None or soon > self.now_ms + 2_000):
+                break
+            self.deliver(8)
+            while self.wanted:
+                user = self.wanted.pop(0)
+                members = [(room, self.members(room)) for room in ROOMS]
+                found = [Subscription(r, len(self.logs[r]), 0, m[user]) for r, m in members if user in m]
+                self.read.append((user, found))
+            while self.read:
+                user, found = self.read.pop(0)
+                self.perform(self.gateway.subscriptions_loaded(user, found, self.now_ms))
+            self.now_ms += 1_000
+            self.perform(self.gateway.tick(self.now_ms))
+        else:
+            raise AssertionError("it never comes to rest")
+
+    def teardown(self) -> None:
+        self.full = False
+        self.settle()
+        if self.lossy:  # what was lost last is found when the hosts are asked again
+            self.restart_host()
+            self.settle()
+        self.check_everybody()
+        self.restart_host()
+        self.settle()
+        self.check_everybody()
+        while self.sockets:
+            self.perform(self.gateway.disconnect(self.sockets.pop(), self.now_ms))
+        self.settle()
+        self.now_ms += DETACH_LINGER_MS
+        self.perform(self.gateway.tick(self.now_ms))
+        assert set(self.gateway.stats().values()) == {0}, f"something is left: {self.gateway.stats()}"
+        assert self.gateway.next_deadline_ms() is None
+        assert (self.host.attached, self.host.connected) == (set(), set())
+        tables = {name: table for name, table in vars(self.gateway).items() if isinstance(table, dict) and table}
+        assert tables == {}
+
+    def check_everybody(self) -> None:
+        """Everybody who belongs has seen everything, nobody else waits for anything."""
+        for socket in self.sockets:
+            assert socket.ready, f"{socket} was never greeted"
+            for room in ROOMS:
+                belongs = socket.user in self.members(room)
+                seen = socket.last.get(room)
+                head = len(self.logs[room])
+                assert not belongs or seen == head, f"{socket} has seen {room} up to {seen}, its head is #{head}"
+                assert belongs or seen is None, f"{socket} still waits for {room}"
+        connected = {(f"user:{socket.user}", f"c{socket.number}") for socket in self.sockets}
+        assert self.host.connected == connected, "the host knows of other sockets"
+
+
+GatewayMachine.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
+test_the_gateway_against_its_model = GatewayMachine.TestCase
