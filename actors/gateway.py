@@ -648,9 +648,8 @@ class Gateway(Generic[S]):
             if thing is not None and thing.linger_until_ms is not None:
                 if thing.linger_until_ms > now_ms:
                     continue
-                if isinstance(thing, Topic) and any(self._seats_of(thing.awaits)):
+                if self._is_awaited(thing):
                     thing.linger_until_ms = now_ms + DETACH_LINGER_MS
-                    outputs.append(Submit(Envelope(name, 0, Attach(thing.last_seq))))
                     continue
                 if isinstance(thing, Topic):
                     del self._topics[name]
@@ -660,6 +659,12 @@ class Gateway(Generic[S]):
                 outputs.append(Submit(Envelope(name, 0, Detach())))
             del self._lingering[name]
         return outputs
+
+    def _is_awaited(self, thing: Topic[S] | User[S]) -> bool:
+        """Whether something is still to come for it: an entry that lets somebody in, or the answer to a load."""
+        if isinstance(thing, Topic):
+            return bool(self._seats_of(thing.awaits))
+        return thing.loading is not None
 
     def next_deadline_ms(self) -> int | None:
         """When `tick` next has something to do; None: never by itself."""

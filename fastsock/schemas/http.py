@@ -132,8 +132,6 @@ class Member(BaseModel):
     user_id: int
     role: Role
     joined_seq: Annotated[int, Field(description="the log entry that made them a member")]
-    email: str
-    full_name: str | None
 
 
 class NewMembers(Body):

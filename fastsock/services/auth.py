@@ -37,7 +37,7 @@ class Accounts:
         """
         _check_length(password)
         if await self._users.by_email(email) is not None:  # before the costly part; the database has the last word
-            raise error_of("email_taken", f"the email {email} has an account already")
+            raise error_of("email_taken", f"the e-mail address {email} is already registered")
         return await self._users.create(email, await self._passwords.hash(password), full_name)
 
     async def log_in(self, email: str, password: str) -> Session:

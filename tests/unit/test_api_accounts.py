@@ -51,7 +51,7 @@ async def test_fields_of_other_versions_are_ignored(world: World) -> None:
 
 async def test_an_address_can_be_used_once_however_it_is_written(world: World) -> None:
     await sign_up(world)
-    expected = refused(400, "email_taken", "the email ann@example.com has an account already")
+    expected = refused(400, "email_taken", "the e-mail address ann@example.com is already registered")
     assert refusal(await sign_up(world)) == expected
     assert refusal(await sign_up(world, email="ANN@Example.COM")) == expected
 
