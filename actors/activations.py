@@ -16,7 +16,7 @@ from actors.commands import LinkCommand, Origin
 from actors.link import Backoff
 from actors.presence import Presence
 from actors.room import Room
-from fastsock.core.limits import MAX_ACTIVATIONS, MAX_MAILBOX, PASSIVATE_AFTER_MS
+from fastsock.core.limits import MAX_ACTIVATIONS, MAX_CONNECTIONS_PER_USER, MAX_MAILBOX, PASSIVATE_AFTER_MS
 from fastsock.schemas import names
 
 MAX_LOAD = 1_000
@@ -51,9 +51,10 @@ class Activation:
 class Activations:
     """The table, in the order of last use."""
 
-    __slots__ = ("_backoff", "_loading", "_table", "_wanted")
+    __slots__ = ("_backoff", "_loading", "_sockets_per_user", "_table", "_wanted")
 
-    def __init__(self) -> None:
+    def __init__(self, sockets_per_user: int = MAX_CONNECTIONS_PER_USER) -> None:
+        self._sockets_per_user = sockets_per_user
         self._table: OrderedDict[str, Activation] = OrderedDict()
         self._wanted: dict[str, None] = {}
         self._loading: list[str] = []
@@ -80,7 +81,7 @@ class Activations:
             kind = names.parse(name).kind
             if len(self._table) >= MAX_ACTIVATIONS and not self._evict(now_ms):
                 return None
-            actor = Presence(name) if kind == "user" else None
+            actor = Presence(name, self._sockets_per_user) if kind == "user" else None
             activation = self._table[name] = Activation(name, actor, now_ms)
             if actor is None:
                 self._wanted[name] = None

@@ -69,6 +69,7 @@ from actors.uplinks import Accepted, Behind, Stale, Uplinks
 from fastsock.core.limits import (
     CATCH_UP_PAGE,
     MAX_ACTIVATIONS,
+    MAX_CONNECTIONS_PER_USER,
     MAX_MAILBOX,
     MAX_PENDING_ENTRIES,
     PEER_GONE_MS,
@@ -96,7 +97,14 @@ class Host:
     Every ``now_ms`` is milliseconds since 1970 UTC, from a clock that never goes back.
     """
 
-    def __init__(self, name: str, incarnation: str, placement: Placement, writers: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        incarnation: str,
+        placement: Placement,
+        writers: int = 1,
+        sockets_per_user: int = MAX_CONNECTIONS_PER_USER,
+    ) -> None:
         self.name = name
         self.peer = f"{name}/{incarnation}"
         """How this host signs its own batches."""
@@ -105,7 +113,7 @@ class Host:
         self.counts = {"commands": 0, "entries": 0, "frames": 0, "fenced": 0, "dropped_tells": 0, "lost_downlinks": 0}
         self.placement_suspect = False
         """Whether somebody else has written to a conversation of ours: the shell should read the placement again."""
-        self._activations = Activations()
+        self._activations = Activations(sockets_per_user)
         self._appenders = [Appender() for _ in range(writers)]
         self._topics = Topics()
         self._downlinks: dict[str, Downlink] = {}

@@ -31,10 +31,11 @@ TIMERS = (OFFLINE,)
 class Presence:
     """One user, active."""
 
-    __slots__ = ("_name", "_sockets", "_user_id", "online")
+    __slots__ = ("_max_sockets", "_name", "_sockets", "_user_id", "online")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, max_sockets: int = MAX_CONNECTIONS_PER_USER) -> None:
         self._name = name
+        self._max_sockets = max_sockets
         self._user_id = names.parse(name).ids[0]
         self._sockets: dict[tuple[str, str], int] = {}
         self.online = False
@@ -63,7 +64,7 @@ class Presence:
         self._sockets.setdefault((peer, command.connection_id), now_ms)
         self.online = True
         effects: list[Effect] = [SetTimer(OFFLINE, None)]
-        while len(self._sockets) > MAX_CONNECTIONS_PER_USER:
+        while len(self._sockets) > self._max_sockets:
             gateway, connection_id = next(iter(self._sockets))
             del self._sockets[gateway, connection_id]
             effects.append(Cut(gateway, connection_id, TABLE["too_many_connections"].close_code or 0))

@@ -36,7 +36,7 @@ from fastsock.core.leftovers import INSTANCE_VARIABLE, Watchdog, clear
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-STOP_WITHIN_S = 9.0
+STOP_WITHIN_S = 11.0
 """So long everything may take to stop in order; the watchdog's sweep then takes a second, and 15 are promised."""
 LOOK_S = 1.0
 """How often a running instance looks whether Ray still runs."""
@@ -107,7 +107,8 @@ def _leave(status: int) -> NoReturn:
 
 def _checked(settings: Settings) -> Settings:
     """The settings, if the addresses are free and the database answers and has its tables."""
-    rayenv.check_port(settings.host, settings.port, "--port or " + environment_names("port"))
+    if settings.ray_address is None:  # else it is the cluster that listens, and perhaps does so already
+        rayenv.check_port(settings.host, settings.port, "--port or " + environment_names("port"))
     migrate(settings, None, down=False)
     return settings
 

@@ -132,17 +132,16 @@ def wait_ready(actors: dict[str, ActorHandle[Any]], timeout_s: float = READY_WIT
 
 
 def start_serve(settings: Settings) -> None:
-    """Start Serve's controller and ingress, unless they run: on a cluster, ``serve.yaml`` says how."""
-    if settings.ray_address is None:
-        serve.start(
-            proxy_location=ProxyLocation.HeadOnly,
-            http_options=HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None),
-            logging_config=LoggingConfig(
-                encoding="JSON" if settings.log_format == "json" else "TEXT",
-                log_level=settings.log_level,
-                enable_access_log=False,
-            ),
-        )
+    """Start Serve's controller and ingress, unless they run: then they stay as they are."""
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly if settings.ray_address is None else ProxyLocation.EveryNode,
+        http_options=HTTPOptions(host=settings.host, port=settings.port, request_timeout_s=None),
+        logging_config=LoggingConfig(
+            encoding="JSON" if settings.log_format == "json" else "TEXT",
+            log_level=settings.log_level,
+            enable_access_log=False,
+        ),
+    )
 
 
 def start_applications(settings: Settings, parts: Parts) -> None:
@@ -195,6 +194,9 @@ def stop(settings: Settings, actors: dict[str, ActorHandle[Any]]) -> None:
     if not ray.is_initialized():
         return
     if settings.ray_address is None:
+        # The gateways first, while HAProxy still runs: so their sockets get a close code (1012, come back) and not a cut.
+        with contextlib.suppress(Exception):  # there may be none yet
+            serve.delete(names.GATEWAY_APPLICATION)
         serve.shutdown()  # type: ignore[no-untyped-call]
     else:
         for application in (names.GATEWAY_APPLICATION, names.API_APPLICATION):

@@ -88,7 +88,8 @@ class HostActor:
             await database.close()
             raise
         incarnation = uuid4().hex[:8]
-        self._host = Host(self._name, incarnation, placement, self._settings.writers)
+        limits = self._settings.writers, self._settings.max_connections_per_user
+        self._host = Host(self._name, incarnation, placement, *limits)
         log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)
         await self._lease(self._host.next_lease(now_ms()) or 0)
         self._tasks.start(self._tick(), "tick")

@@ -75,7 +75,9 @@ async def api(settings: Settings) -> AsyncIterator[ASGIApp]:
         asking = Asking(peer_name("api"), await placements.load(database), MessageLog(database))
         asking.start()
         try:
-            yield build_api(settings, database, asking)
+            app = build_api(settings, database, asking)
+            yield app
+            app.state.services.accounts.close()
         finally:
             await asking.stop()
     finally:

@@ -49,11 +49,11 @@ MAX_ACTIVATIONS = 100_000
 MAX_APPEND_ENTRIES = 5_000
 """Entries of one transaction."""
 MAX_HELD_FRAMES = 1_000
-"""Frames a gateway holds per topic until a gap is filled. At the bound they are dropped, and read again from the log."""
+"""Frames a gateway holds per topic until a gap is filled. At the bound they are dropped and read again from the log."""
 MAX_OUTBOX_BYTES = 1024 * 1024
 """Bytes waiting for one socket beyond what the kernel took. At the bound: close 4008."""
 MAX_CONNECTIONS_PER_USER = 20
-"""Sockets of one user. At the bound the oldest is closed with 4003."""
+"""Sockets of one user, unless configured. At the bound the oldest is closed with 4003."""
 MAX_LINK_PEERS = 10_000
 """Senders whose last batch number a host remembers."""
 

@@ -12,7 +12,10 @@ import structlog
 def configure(level: str, log_format: Literal["console", "json"]) -> None:
     """Set up structlog for this process: to standard error, times in UTC. May be called again."""
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        # rich's tracebacks, the default, would show local variables: passwords, and what people wrote
+        else structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     )
     exceptions = [structlog.processors.format_exc_info] if log_format == "json" else []
     structlog.configure(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Row, insert, select
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastsock.core.errors import error_of
@@ -14,9 +14,9 @@ from fastsock.db import log_writes
 from fastsock.db.append_plan import Numbered
 from fastsock.db.engine import Database
 from fastsock.db.log_reads import HEADS
-from fastsock.db.statement import Statement
+from fastsock.db.statement import Rows, Statement
 from fastsock.db.users import ACTIVE
-from fastsock.models import members, rooms
+from fastsock.models import rooms
 from fastsock.schemas import names
 from fastsock.schemas.log import SERVER_KEY, ConversationState, Entry, Role, Subscription
 
@@ -29,6 +29,14 @@ _ROOM_MEMBERS = Statement(
     """
     SELECT members.conversation, members.user_id, members.role
     FROM {wanted} JOIN members ON members.conversation = wanted.conversation
+    """,
+    wanted=_NAMES,
+)
+_MEMBERS = Statement(
+    """
+    SELECT members.user_id, members.role, members.joined_seq
+    FROM {wanted} JOIN members ON members.conversation = wanted.conversation
+    ORDER BY members.joined_seq, members.user_id
     """,
     wanted=_NAMES,
 )
@@ -77,7 +85,7 @@ _ROOMS_OF = Statement(
     JOIN rooms ON rooms.id = CASE WHEN wanted.conversation LIKE 'room%'
                                   THEN CAST(substr(wanted.conversation, 6) AS BIGINT) END
     ORDER BY rooms.id DESC
-    """,  # the CASE keeps PostgreSQL from taking a direct conversation's name for a number before it has left it out
+    """,  # noqa: S608 - the CASE keeps PostgreSQL from casting the name of a direct conversation before it is left out
     member=_IDS,
 )
 _ROOMS = Statement(
@@ -188,16 +196,7 @@ class Conversations:
 
     async def members(self, room_id: int) -> list[MemberRow]:
         """The members of a room, in the order in which they came; none if there is no such room."""
-        query = (
-            select(members.c.user_id, members.c.role, members.c.joined_seq)
-            .where(members.c.conversation == names.room(room_id))
-            .order_by(members.c.joined_seq, members.c.user_id)
-        )
-
-        async def read(connection: AsyncConnection) -> list[MemberRow]:
-            return [MemberRow(*row) for row in await connection.execute(query)]
-
-        return await self._database.read(read)
+        return [MemberRow(*row) for row in await self._all(_MEMBERS, wanted=[(names.room(room_id),)])]
 
     # --- read markers ------------------------------------------------------------------------------------------------
 
@@ -217,9 +216,9 @@ class Conversations:
         async with self._database.autocommit() as connection:
             return await _MARK_READ.count(connection, wanted=[(user_id, conversation, seq)]) == 1
 
-    async def _all(self, statement: Statement, **values: Any) -> Sequence[Row[Any]]:
-        async def read(connection: AsyncConnection) -> Sequence[Row[Any]]:
-            return await statement.fetch(connection, **values)
+    async def _all(self, statement: Statement, **rows: Rows) -> list[tuple[Any, ...]]:
+        async def read(connection: AsyncConnection) -> list[tuple[Any, ...]]:
+            return await statement.fetch(connection, **rows)
 
         return await self._database.read(read)
 

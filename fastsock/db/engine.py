@@ -40,7 +40,7 @@ _DRIVERS = {"postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
 _AUTOCOMMIT = "fastsock_autocommit"
 
 _AWAY_STATES = ("08", "53", "57", "58", "28", "3D")
-"""Classes of SQLSTATE (PostgreSQL, appendix A): connection, resources, shut down or cancelled, system, login refused."""
+"""Classes of SQLSTATE (PostgreSQL, appendix A): connection, resources, shut down or cancelled, system, login."""
 _AWAY_CODES = frozenset({"40001", "40P01", "55P03", "25006", "25P03", "25P04"})
 """Lost against another transaction, a lock not available, a standby, idle or running for too long."""
 _AWAY_SQLITE = frozenset(
@@ -63,8 +63,9 @@ class Database:
     def __init__(self, url: str, pool_size: int = 5) -> None:
         self.url = _asynchronous(url)
         self.dialect: Dialect = "sqlite" if self.url.get_backend_name() == "sqlite" else "postgresql"
-        arguments = {"timeout": CONNECT_TIMEOUT_S}
-        arguments |= {"command_timeout": STATEMENT_TIMEOUT_S} if self.dialect == "postgresql" else _SQLITE_ARGUMENTS
+        arguments: dict[str, Any] = {"timeout": CONNECT_TIMEOUT_S, "command_timeout": STATEMENT_TIMEOUT_S}
+        if self.dialect == "sqlite":  # Python's own way of beginning transactions is switched off
+            arguments = {"timeout": STATEMENT_TIMEOUT_S, "isolation_level": None}
         self.engine: AsyncEngine = create_async_engine(
             self.url,
             pool_size=pool_size,
@@ -221,33 +222,21 @@ def _reason(error: BaseException, url: URL) -> str:
 
 def _words(cause: BaseException, url: URL) -> str | None:
     """What this exception says about a PostgreSQL server; None if it says nothing."""
-    match cause:
-        case asyncpg.InvalidAuthorizationSpecificationError():
-            return f"refuses user {url.username!r}: {cause}"
-        case asyncpg.InvalidCatalogNameError():
-            return f"has no database {url.database!r}"
-        case asyncpg.PostgresError():
-            return f"is not available: {cause}"
-        case ConnectionRefusedError():
-            return "refuses connections: is it running?"
-        case PoolTimeoutError():
-            return f"is busy: no connection was free within {CONNECT_TIMEOUT_S:g} s"
-        case TimeoutError():
-            return "did not answer in time"
-        case OSError():
-            return f"is not available: {cause}"
-        case _:
-            return None
+    words: dict[type[BaseException] | tuple[type[BaseException], ...], str] = {
+        asyncpg.InvalidAuthorizationSpecificationError: f"refuses user {url.username!r}: {cause}",
+        asyncpg.InvalidCatalogNameError: f"has no database {url.database!r}",
+        ConnectionRefusedError: "refuses connections: is it running?",
+        PoolTimeoutError: f"is busy: no connection was free within {CONNECT_TIMEOUT_S:g} s",
+        TimeoutError: "did not answer in time",
+        (asyncpg.PostgresError, OSError): f"is not available: {cause}",
+    }
+    return next((text_ for kinds, text_ in words.items() if isinstance(cause, kinds)), None)
 
 
 def _asynchronous(url: str) -> URL:
     """The URL with the driver that does not block; SQLAlchemy's default ones do."""
     parsed = make_url(url)
     return parsed.set(drivername=_DRIVERS[parsed.get_backend_name()])
-
-
-_SQLITE_ARGUMENTS: dict[str, Any] = {"isolation_level": None, "timeout": STATEMENT_TIMEOUT_S}
-"""Python's own way of beginning transactions is switched off; ``timeout`` is SQLite's busy_timeout."""
 
 
 def _prepare_postgresql(connection: Any, _record: object) -> None:

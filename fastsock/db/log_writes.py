@@ -83,7 +83,9 @@ _ADD_MEMBERS = Statement(
 
 async def insert(connection: AsyncConnection, new: Sequence[Numbered], heads: Heads) -> bool:
     """Store the entries under their numbers, all or (False) none: a conversation's log ends before ``heads`` says."""
-    rows = [row_of(entry, seq) for _, entry, seq in new]
+    # In one order for everybody: two writers of the same conversations then wait for each other, and never deadlock.
+    ordered = sorted(new, key=lambda numbered: (numbered.entry.conversation, numbered.seq))
+    rows = [row_of(entry, seq) for _, entry, seq in ordered]
     return await _INSERT.count(connection, entry=rows, head=heads) == len(rows)
 
 

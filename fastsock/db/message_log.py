@@ -146,6 +146,6 @@ class MessageLog:
 
     async def _entries(self, query: Select[Any]) -> list[Entry]:
         async def read(connection: AsyncConnection) -> list[Entry]:
-            return [entry_of(row) for row in await connection.execute(query)]
+            return [entry_of(tuple(row)) for row in await connection.execute(query)]
 
         return await self._database.read(read)

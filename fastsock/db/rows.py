@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
-
-from sqlalchemy import Row
 
 from fastsock.schemas.log import Entry
 
@@ -49,7 +48,7 @@ def row_of(entry: Entry, seq: int) -> tuple[object, ...]:
     )
 
 
-def entry_of(row: Row[Any]) -> Entry:
+def entry_of(row: Sequence[Any]) -> Entry:
     """The entry that a row of `COLUMNS` is, in its present state."""
     id_, conversation, seq, kind, sender_id, key, at_ms, content, *rest = row
     message_type, reply_to, target_id, detail, edited_at_ms, deleted_at_ms = rest

@@ -22,6 +22,7 @@ ACTIVE = Statement(
 )
 """Those of the wanted ids that are active accounts."""
 
+List = list  # `Users.list` hides the builtin in its class
 _COLUMNS = (
     users.c.id,
     users.c.email,
@@ -106,17 +107,13 @@ class Users:
         """The account with its new hash; None if there is no such account."""
         return await self._changed(update(users).where(users.c.id == user_id).values(password_hash=password_hash))
 
-    async def set_active(self, user_id: int, *, active: bool) -> UserRow | None:
-        """The account, which may (or may not) log in and be written to from now on; None if there is no such account."""
-        return await self._changed(update(users).where(users.c.id == user_id).values(is_active=active))
-
     async def _changed(self, query: Update) -> UserRow | None:
         async with self._database.transaction() as connection:
             row = (await connection.execute(query.returning(*_COLUMNS))).first()
         return None if row is None else UserRow(*row)
 
-    async def _rows(self, query: Select[Any]) -> Any:
-        async def read(connection: AsyncConnection) -> Any:
+    async def _rows(self, query: Select[Any]) -> List[UserRow]:
+        async def read(connection: AsyncConnection) -> List[UserRow]:
             return [UserRow(*row) for row in await connection.execute(query)]
 
         return await self._database.read(read)

@@ -4,9 +4,9 @@ Times are integers, milliseconds since 1970 UTC. Names (``room:42``, ``dm:3:7``)
 are in collation "C" on PostgreSQL, whatever the database's own is.
 
 ``log`` is read along ``(conversation, seq)``: history, catch-up, heads and unread counts. On PostgreSQL that index
-carries what an unread count asks for, so that counting reads the index alone; changing a message's text touches none of its
-columns and stays a heap-only update. On SQLite the table itself is kept by ``id``: ids are leased in blocks and grow
-with time, so inserts go to the table's end, and pages of one time lie together.
+carries what an unread count asks for, so that counting reads the index alone; changing a message's text touches none
+of its columns and stays a heap-only update. On SQLite the table itself is kept by ``id``: ids are leased in blocks and
+grow with time, so inserts go to the table's end, and entries of one time lie together.
 
 What has been appended is never removed, and no entry depends on a row elsewhere: ``sender_id`` names a user without a
 foreign key, which would cost a lock on that user's row for each message.

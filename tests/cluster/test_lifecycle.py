@@ -166,7 +166,7 @@ def test_a_life(serve: Serve, tmp_path: Path) -> None:
     )
 
     sign_up = urllib.request.Request(  # noqa: S310 - loopback
-        f"{server.url}/api/v1/users/",
+        f"{server.url}/api/v1/auth/signup",
         json.dumps({"email": "ada@example.org", "password": "correct horse", "full_name": "Ada"}).encode(),
         {"Content-Type": "application/json"},
     )
@@ -186,7 +186,7 @@ def test_a_life(serve: Serve, tmp_path: Path) -> None:
     assert (tmp_path / "data" / "secret.key").read_text() == secret
     with pytest.raises(urllib.error.HTTPError) as taken:
         urllib.request.urlopen(  # noqa: S310 - loopback
-            urllib.request.Request(f"{again.url}/api/v1/users/", sign_up.data, dict(sign_up.header_items())),  # noqa: S310
+            urllib.request.Request(f"{again.url}/api/v1/auth/signup", sign_up.data, dict(sign_up.header_items())),  # noqa: S310
             timeout=10,
         )
     assert json.loads(taken.value.read())["code"] == "email_taken"

@@ -8,10 +8,12 @@ not hold, nobody is answered twice, and when all is quiet every table is empty.
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import dataclass, field
 
 import msgspec
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -375,4 +377,62 @@ class HostsOnOneLog(RuleBasedStateMachine):
 
 
 TestHosts = HostsOnOneLog.TestCase
-TestHosts.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestHosts.settings = settings(
+    max_examples=40,
+    stateful_step_count=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_long_history(seed: int) -> None:
+    """The same machine for 600 steps: what needs many of them together is found by no short history."""
+    rng = random.Random(seed)
+    world = HostsOnOneLog()
+    world.start(1 + seed % 2)
+    rooms = CONVERSATIONS if seed % 3 else CONVERSATIONS[:1]
+    hows = ["done"] * rng.randint(1, 6) + ["blind", "fail", "hang", "hang"]
+    rare = rng.choice([0.0, 0.05, 0.5])
+
+    def somewhere() -> dict[str, int]:
+        return {"place": rng.randint(0, 1)}
+
+    def peer() -> dict[str, str]:
+        return {"peer": rng.choice(PEERS)}
+
+    def how() -> dict[str, str]:
+        return {"how": rng.choice(hows)}
+
+    def ask() -> None:
+        people = {"user": rng.randint(1, 3), "other": rng.randint(1, 4), "what": rng.randint(0, 40)}
+        twice = {"repeat": rng.random() < 0.1, "again": rng.random() < 0.1}
+        world.ask(name=rng.choice(rooms), **somewhere(), **peer(), **people, **twice)
+
+    often = [
+        ask,
+        ask,
+        lambda: world.poll(**somewhere(), **peer(), lost=rng.random() < 0.2),
+        lambda: world.attach(**somewhere(), **peer(), name=rng.choice(rooms)),
+        lambda: world.append(**somewhere(), **how()),
+        lambda: world.append(**somewhere(), **how()),
+        lambda: world.load(**somewhere(), **how()),
+        lambda: world.check(**somewhere(), **how()),
+        lambda: world.read(**somewhere(), **how()),
+        lambda: world.pass_time(step_ms=rng.choice([1, 20, 20, 500])),
+    ]
+    seldom = [
+        lambda: world.detach(**somewhere(), **peer(), name=rng.choice(rooms)),
+        lambda: world.socket(**somewhere(), **peer(), user=rng.randint(1, 4), come=rng.random() < 0.6),
+        lambda: world.refuse_epoch(**somewhere()),
+        lambda: world.pass_time(step_ms=rng.choice([1_000, 5_000, PEER_GONE_MS])),
+        lambda: world.move(skip=rng.random() < 0.3),
+        lambda: world.kill(**somewhere()),
+        lambda: world.haunt() if world.ghosts else None,
+    ]
+    try:
+        for _ in range(600):
+            rng.choice(seldom if rng.random() < rare / 5 else often)()
+        world.no_hole_no_fork()
+    finally:
+        world.teardown()
