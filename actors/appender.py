@@ -19,10 +19,13 @@ import msgspec
 
 from actors.commands import LinkCommand, Origin
 from actors.link import Backoff
-from fastsock.core.limits import MAX_APPEND_ENTRIES, STORAGE_PATIENCE_MS
+from fastsock.core.limits import MAX_APPEND_ENTRIES, MAX_BATCH_BYTES, STORAGE_PATIENCE_MS
 from fastsock.schemas.log import Append, Entry, Outcome
 
 _encoder = msgspec.msgpack.Encoder()
+
+ENTRY_BYTES = 160
+"""What an entry weighs beside its text."""
 
 
 @dataclass(slots=True)
@@ -89,16 +92,21 @@ class Appender:
         return self._number, self._body
 
     def _gather(self) -> None:
-        room = MAX_APPEND_ENTRIES
+        entries, total = 0, 0
         for conversation in list(self._queued):
             queue = self._queued[conversation]
-            group = [queue.popleft() for _ in range(min(room, len(queue)))]
-            self._in_flight[conversation] = group
-            room -= len(group)
-            if not queue:
-                del self._queued[conversation]
-            if not room:
+            group: list[Waiting] = []
+            while queue and entries < MAX_APPEND_ENTRIES:
+                size = ENTRY_BYTES + len(queue[0].entry.content)
+                if entries and total + size > MAX_BATCH_BYTES:
+                    break
+                group.append(queue.popleft())
+                entries, total = entries + 1, total + size
+            if group:
+                self._in_flight[conversation] = group
+            if queue:
                 return
+            del self._queued[conversation]
 
     def answered(self, outcomes: list[list[Outcome]]) -> list[tuple[str, list[tuple[Waiting, Outcome]]]]:
         """The batch came to this: per conversation, each entry with its outcome, in order."""

@@ -179,6 +179,8 @@ class Topic(Generic[S]):
     asked_ms: int | None = None
     """Since when a catch-up is awaited; None if none is."""
     asked_seq: int = -1
+    claimed: int = 0
+    """The highest number that a page of the log said there is, or may be; 0 once that was looked at."""
     retry_at_ms: int | None = None
     linger_until_ms: int | None = None
 
@@ -192,6 +194,15 @@ class Topic(Generic[S]):
             self._own()
             del self.sockets[socket]
             self.floors.pop(socket, None)
+
+    @property
+    def reached(self) -> int:
+        """The number of the newest entry ever passed on."""
+        return max(self.last_seq, self.until)
+
+    def has_passed(self, seq: int) -> bool:
+        """Whether entry ``seq`` was passed on here, so that whomever it let in has joined, or has left since."""
+        return self.start < seq <= self.reached
 
     def rewind(self, user_id: int, since: int) -> None:
         """Pass on again what follows ``since``, to the sockets that this user gets by it."""
@@ -380,22 +391,21 @@ class Gateway(Generic[S]):
             if topic is None:
                 topic, attach = self._attach(name, subscription.head)
                 outputs.append(attach)
-            reached = max(topic.last_seq, topic.until)
-            if subscription.joined_seq > reached:
+            if subscription.joined_seq > topic.reached:
                 seat.left[name] = subscription.joined_seq - 1
                 topic.awaits[seat.user_id] = subscription.joined_seq - 1
                 conversations.append((name, subscription.joined_seq - 1, 0))
                 self._perhaps_linger(topic, now_ms)
                 continue
-            self._join(seat, topic, reached)
-            conversations.append((name, reached, subscription.unread))
+            self._join(seat, topic, topic.reached)
+            conversations.append((name, topic.reached, subscription.unread))
         for name, since in list(seat.joined.items()):
             topic = self._topics.get(name)
-            if topic is None or since < topic.start:
+            if topic is not None and topic.has_passed(since + 1):
+                self._join(seat, topic, topic.reached)
+                conversations.append((name, topic.reached, 0))
+            else:
                 outputs += self._invited([seat], name, since, now_ms)
-            elif since < (reached := max(topic.last_seq, topic.until)):
-                self._join(seat, topic, reached)
-                conversations.append((name, reached, 0))
         seat.joined.clear()
         return [Ready(seat.socket, conversations), *outputs]
 
@@ -507,7 +517,9 @@ class Gateway(Generic[S]):
         progress = topic.last_seq > topic.asked_seq
         topic.asked_ms = None
         topic.held = {seq: frame for seq, frame in topic.held.items() if seq > topic.last_seq}
-        if topic.last_seq >= head and not topic.held:
+        nothing_follows = topic.asked_seq == topic.last_seq >= head
+        topic.claimed = 0 if nothing_follows else max(topic.claimed, head)
+        if topic.last_seq >= topic.claimed and not topic.held:
             return []
         if progress:
             return self._catch_up(topic, now_ms)
@@ -520,9 +532,11 @@ class Gateway(Generic[S]):
 
     def _invite(self, invite: Invite, now_ms: int) -> list[Output[S]]:
         seats = self._seats_of([invite.user_id])
-        for seat in seats:
-            if not seat.ready and not seat.is_over(invite.conversation, invite.since + 1):
-                seat.joined.setdefault(invite.conversation, invite.since)
+        topic = self._topics.get(invite.conversation)
+        if topic is None or not topic.has_passed(invite.since + 1):  # else its entry has said more than it does
+            for seat in seats:
+                if not seat.ready and not seat.is_over(invite.conversation, invite.since + 1):
+                    seat.joined.setdefault(invite.conversation, invite.since)
         return self._invited([seat for seat in seats if seat.ready], invite.conversation, invite.since, now_ms)
 
     # --- requests ------------------------------------------------------------------------------------------------
@@ -575,6 +589,8 @@ class Gateway(Generic[S]):
         for topic in self._topics.values():
             if owned(topic.name):
                 topic.asked_ms = topic.retry_at_ms = None
+                topic.held.clear()  # beyond what was held, the log may have grown while nobody told
+                topic.claimed = 0
                 outputs.append(Submit(Envelope(topic.name, 0, Attach(topic.last_seq))))
         for user in self._users.values():
             name = names.user(user.user_id)

@@ -230,13 +230,13 @@ class Host:
         actor = activation.actor
         if isinstance(actor, Presence):
             self._perform(actor.handle(command, now_ms, sender), command, origin, activation.name, now_ms)
-        elif isinstance(actor, Room):
-            if not isinstance(command, Describe):
-                refusal = self._no_room_for_an_entry()
-                if refusal is not None:
-                    self._refuse(origin, *refusal)
-                    return
+            return
+        assert isinstance(actor, Room), f"{activation.name} is not loaded, so its commands wait"
+        refusal = None if isinstance(command, Describe) else self._no_room_for_an_entry()
+        if refusal is None:
             self._perform(actor.handle(command, now_ms), command, origin, activation.name, now_ms)
+        else:
+            self._refuse(origin, *refusal)
 
     def _no_room_for_an_entry(self) -> tuple[str, str] | None:
         """Why no command that may lead to a `Persist` can be taken now; asked before the actor changes its mind."""
@@ -444,8 +444,7 @@ class Host:
         """What the database knows of them; None for what does not exist."""
         for name in self._activations.loaded():
             activation = self._activations.get(name)
-            if activation is None or activation.actor is not None:
-                continue
+            assert activation is not None, f"{name} is neither idle nor given up while it is being loaded"
             state = states.get(name)
             if state is None:
                 for mail in self._activations.drop(name):
@@ -529,9 +528,9 @@ class Host:
     def _inform(self, name: str, command: Command, now_ms: int) -> None:
         """Tell a user's actor something that only its host knows."""
         activation = self._activations.get(name)
-        if activation is not None and isinstance(activation.actor, Presence):
-            effects = activation.actor.handle(command, now_ms, self.peer)
-            self._perform(effects, Describe(), None, name, now_ms)
+        assert activation is not None, f"{name} has a timer or a socket, so it is active"
+        assert isinstance(activation.actor, Presence), f"only users have timers and sockets, not {name}"
+        self._perform(activation.actor.handle(command, now_ms, self.peer), Describe(), None, name, now_ms)
 
     def _lose_patience(self, now_ms: int) -> None:
         limit_ms = now_ms - STORAGE_PATIENCE_MS

@@ -42,6 +42,7 @@ LOOK_S = 1.0
 """How often a running instance looks whether Ray still runs."""
 DOWN_WITHIN_S = 30.0
 DOWN_LOOK_S = 0.2
+DIRECTORY_PREFIX = "fs-"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -71,8 +72,8 @@ def serve(settings: Settings) -> int:  # noqa: RET503 - `_leave` does not return
     try:
         datadir.prepare(settings.data_dir)
         lock = datadir.Lock.take(settings.data_dir)
+        _heal(settings.data_dir, console)  # first: what is left may hold the port
         settings = _checked(datadir.resolve_secret(settings))
-        _heal(settings.data_dir, console)
         instance = _instance(settings, console)
     except FastSockError as error:
         _complain(error)
@@ -109,6 +110,8 @@ def _checked(settings: Settings) -> Settings:
     """The settings, if the addresses are free and the database answers and has its tables."""
     if settings.ray_address is None:  # else it is the cluster that listens, and perhaps does so already
         rayenv.check_port(settings.host, settings.port, "--port or " + environment_names("port"))
+    else:
+        rayenv.check_ray(settings.ray_address)
     migrate(settings, None, down=False)
     return settings
 
@@ -118,16 +121,24 @@ def _heal(data_dir: Path, console: Console) -> None:
     run = datadir.read_run(data_dir)
     if run is None:
         return
-    killed = clear(str(run["instance"]), Path(str(run["directory"])), data_dir / datadir.LOGS)
+    killed = _clear_after(run, data_dir)
     if killed:
         console.print(f"Ended {killed} processes that an earlier run had left behind.")
+
+
+def _clear_after(run: dict[str, Any], data_dir: Path) -> int:
+    """Clear what the run left that wrote this ``run.json``; the number of processes ended."""
+    instance, directory = str(run.get("instance", "")), Path(str(run.get("directory", "")))
+    ours = directory.name.startswith(DIRECTORY_PREFIX) and instance.startswith(directory.name)
+    killed = clear(instance, directory, data_dir / datadir.LOGS) if ours else 0  # else somebody has written into it
     datadir.forget_run(data_dir)
+    return killed
 
 
 def _instance(settings: Settings, console: Console) -> Instance:
     """Everything that has to be in place before Ray is imported."""
     base = "/tmp" if os.access("/tmp", os.W_OK) else None  # noqa: S108 - mkdtemp makes it ours; $TMPDIR may be long
-    directory = Path(tempfile.mkdtemp(prefix="fs-", dir=base))
+    directory = Path(tempfile.mkdtemp(prefix=DIRECTORY_PREFIX, dir=base))
     name = f"{directory.name}-{secrets.token_hex(4)}"
     watchdog = Watchdog.start(name, directory, settings.data_dir / datadir.LOGS)
     files = rayenv.raise_file_limit()
@@ -144,6 +155,8 @@ def _instance(settings: Settings, console: Console) -> Instance:
     if settings.ray_address is None:
         os.environ.update(rayenv.variables(settings, directory, token_file, files))
         os.environ[INSTANCE_VARIABLE] = name
+    else:
+        rayenv.join()
     return Instance(settings, console, directory, files, watchdog, run)
 
 
@@ -236,8 +249,7 @@ def down(data_dir: Path, *, force: bool) -> str:
         run = datadir.read_run(data_dir)
         if run is None:
             return f"Nothing runs on {data_dir}."
-        killed = clear(str(run["instance"]), Path(str(run["directory"])), data_dir / datadir.LOGS)
-        datadir.forget_run(data_dir)
+        killed = _clear_after(run, data_dir)
         return f"Nothing runs on {data_dir}; cleared what a killed run had left ({killed} processes)."
     try:
         os.kill(pid, signal.SIGKILL if force else signal.SIGTERM)
@@ -251,8 +263,7 @@ def down(data_dir: Path, *, force: bool) -> str:
             raise refused(f"process {pid} has not stopped within {DOWN_WITHIN_S:.0f} s: try --force")
         time.sleep(DOWN_LOOK_S)
     if force and (run := datadir.read_run(data_dir)) is not None:
-        clear(str(run["instance"]), Path(str(run["directory"])), data_dir / datadir.LOGS)
-        datadir.forget_run(data_dir)
+        _clear_after(run, data_dir)
     return f"Stopped process {pid}."
 
 
@@ -342,11 +353,11 @@ def _panel(instance: Instance, took_s: float) -> Panel:
     table.add_row("API docs", f"{run['url']}/docs")
     if settings.ray_address is None:
         table.add_row("Ray dashboard", f"{run['dashboard']}  (asks for the token in {run['token_file']})")
+        table.add_row("Logs", str(instance.directory / "session_latest" / "logs"))
     else:
-        table.add_row("Ray", f"the cluster at {run['ray_address']}")
+        table.add_row("Ray", f"the cluster at {run['ray_address']}; its dashboard shows the logs")
     table.add_row("Database", settings.database_shown)
     table.add_row("Data directory", str(settings.data_dir))
-    table.add_row("Logs", str(instance.directory / "session_latest" / "logs"))
     table.add_row(
         "Capacity",
         f"{settings.gateways} x {settings.max_sockets_per_gateway:,} sockets ({instance.files:,} open files a process)",

@@ -14,7 +14,8 @@ from ray import serve
 from actors.placement import Placement
 from actors.runtime import names
 from actors.runtime.cluster import Parts
-from fastsock.core.config import Settings
+from fastsock.core import rayenv
+from fastsock.core.config import MIN_SECRET_CHARS, Settings, refused
 from fastsock.core.errors import RetryableError
 from fastsock.core.limits import REQUEST_TIMEOUT_MS
 
@@ -87,6 +88,42 @@ def api_app(settings: dict[str, object]) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
     )(serve.ingress()(Api))
     return deployment.bind(settings)
+
+
+def gateway(args: dict[str, object]) -> serve.Application:
+    """What ``serve deploy`` builds for `gateway_app`; ``args`` are settings by name, and go before the environment."""
+    return gateway_app(_on_cluster(args).to_wire())
+
+
+def api(args: dict[str, object]) -> serve.Application:
+    """What ``serve deploy`` builds for `api_app`; ``args`` as for `gateway`."""
+    return api_app(_on_cluster(args).to_wire())
+
+
+def _on_cluster(args: dict[str, object]) -> Settings:
+    """The settings of a cluster, whose database, persistence and hosts are ready when this returns.
+
+    Serve builds each application in a task of its own, both at once, on any node: so everything here may be done twice.
+    Actors that run already keep the settings they were started with.
+
+    Raises:
+        ConfigError: a setting is wrong, or there is no secret, which both applications must know.
+        FastSockError: the database is away, or the actors do not start.
+
+    """
+    from actors.runtime import cluster  # noqa: PLC0415 - only who starts actors needs it
+    from fastsock.db import engine, migrate  # noqa: PLC0415 - the database's drivers load with it
+
+    settings = Settings.load(args, env_file=None)
+    if settings.secret_key is None:
+        raise refused(f"FASTSOCK_SECRET_KEY is not set: a cluster needs one of {MIN_SECRET_CHARS} characters or more")
+    files = rayenv.raise_file_limit()
+    settings = settings.model_copy(update={"max_sockets_per_gateway": rayenv.sockets_per_gateway(settings, files)})
+    asyncio.run(engine.check(settings.database_url_resolved))
+    migrate.upgrade(settings.database_url_resolved)
+    place_hosts(settings)
+    cluster.wait_ready(cluster.start_actors(settings, parts()))
+    return settings
 
 
 def parts() -> Parts:

@@ -139,8 +139,10 @@ class PostgresServer:
             self.drop_database(self.url(name))
 
     def start(self) -> None:
-        """Start the server on its port, with the data it had."""
+        """Start the server on its port, with the data it had; nothing happens where it runs."""
         self._owned()
+        if self._process is not None:
+            return
         settings = _SETTINGS | ({} if self._durable else _FAST)
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         data = self._directory / "data"

@@ -194,7 +194,7 @@ def stop(settings: Settings, actors: dict[str, ActorHandle[Any]]) -> None:
     if not ray.is_initialized():
         return
     if settings.ray_address is None:
-        # The gateways first, while HAProxy still runs: so their sockets get a close code (1012, come back) and not a cut.
+        # The gateways first, while HAProxy still runs: their sockets get a close code (1012, come back), not a cut.
         with contextlib.suppress(Exception):  # there may be none yet
             serve.delete(names.GATEWAY_APPLICATION)
         serve.shutdown()  # type: ignore[no-untyped-call]

@@ -27,6 +27,8 @@ replica. Half a day is the longest socket that proxies in front usually allow.""
 PORT_QUARANTINE_S = 60
 """Ray derives it from `HARD_STOP_AFTER_S`; of the 1,001 ports for replicas a local instance uses a handful."""
 
+CONNECT_WITHIN_S = 5.0
+
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """The node's address is 127.0.0.1, as on macOS: Ray's servers then listen on loopback only. They obey whoever reaches
 them, so a chat server must not show them to its network. Whoever connects to such a Ray needs the variable as well."""
@@ -108,6 +110,19 @@ def observe(run: dict[str, Any]) -> None:
     """Prepare this process to connect to the instance that wrote this ``run.json``. Before Ray is imported."""
     if run.get("token_file"):
         os.environ.update(LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(run["token_file"])})
+    else:
+        join()
+
+
+def join() -> None:
+    """Prepare this process to connect to a cluster. Before Ray is imported.
+
+    ``ray start`` demands a token if the user has one and ``RAY_AUTH_MODE`` does not say otherwise; `ray.init` does not
+    send it by the same rule, so it is told here.
+    """
+    known = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if known or (Path.home() / ".ray" / "auth_token").is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def raise_file_limit() -> int:
@@ -134,6 +149,23 @@ def sockets_per_gateway(settings: Settings, files: int) -> int:
 def free_port(host: str = "127.0.0.1") -> int:
     with socket.create_server((host, 0)) as server:
         return int(server.getsockname()[1])
+
+
+def check_ray(address: str) -> None:
+    """Make sure that something listens at a Ray address (Ray itself would try for minutes).
+
+    Raises:
+        ConfigError: nothing does.
+
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto" and other names are Ray's to understand
+    try:
+        socket.create_connection((host, int(port)), CONNECT_WITHIN_S).close()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise refused(f"--ray-address or FASTSOCK_RAY_ADDRESS is {address!r}: no Ray there: {reason}") from error
 
 
 def check_port(host: str, port: int, variable: str) -> None:

@@ -107,14 +107,16 @@ def _refusal(entry: Entry, group: Append, seen: Known) -> Refused | None:
         return Refused("refused_by_storage", misnamed)
     if entry.conversation != group.conversation:
         return Refused("refused_by_storage", f"an entry of {entry.conversation} cannot go to {group.conversation}")
+    flaw = flaw_of(entry)
+    if flaw is not None:
+        return Refused("refused_by_storage", flaw)
     if entry.kind in {"edit", "delete"}:
         target = None if entry.target_id is None else seen.by_id.get(entry.target_id)
         if target is None or target.kind != "message" or target.conversation != entry.conversation:
             return Refused("message_not_found", f"message {entry.target_id} is not in {entry.conversation}")
         if target.deleted:
             return Refused("message_deleted", f"message {entry.target_id} has been deleted")
-    flaw = flaw_of(entry)
-    return None if flaw is None else Refused("refused_by_storage", flaw)
+    return None
 
 
 def _store(entry: Entry, seq: int, seen: Known) -> None:

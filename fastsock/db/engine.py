@@ -112,27 +112,27 @@ class Database:
 
         """
         with self._bounded_errors():
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self._single.connect() as connection:
+            async with self._single.connect() as connection, self._deadline(connection, TRANSACTION_TIMEOUT_S):
                 yield connection
 
     @asynccontextmanager
     async def transaction(
-        self, isolation: str | None = None, timeout_s: float | None = TRANSACTION_TIMEOUT_S
+        self, isolation: str | None = None, *, bounded: bool = True
     ) -> AsyncIterator[AsyncConnection]:
         """One transaction; committed at the end, rolled back by an exception.
 
-        ``isolation`` is a level of PostgreSQL other than READ COMMITTED; SQLite's is always serialisable. ``timeout_s``
-        None leaves the bounds to the server.
+        ``isolation`` is a level of PostgreSQL other than READ COMMITTED; SQLite's is always serialisable. One that is
+        not ``bounded`` may last as long as it likes.
 
         Raises:
             RetryableError: ``storage_unavailable``; where the answer to the commit was lost it may have happened.
 
         """
         with self._bounded_errors():
-            async with asyncio.timeout(timeout_s), self.engine.connect() as connection:
+            async with self.engine.connect() as connection:
                 if isolation is not None and self.dialect == "postgresql":
                     await connection.execution_options(isolation_level=isolation)
-                async with connection.begin():
+                async with self._deadline(connection, TRANSACTION_TIMEOUT_S if bounded else None), connection.begin():
                     yield connection
 
     async def ping(self) -> None:
@@ -142,6 +142,33 @@ class Database:
             await connection.execute(text("SELECT 1"))
 
         await self.read(query)
+
+    @asynccontextmanager
+    async def _deadline(self, connection: AsyncConnection, timeout_s: float | None) -> AsyncIterator[None]:
+        """Cut the connection when the time is up, so that whatever waits for the server fails.
+
+        To cancel the waiting would not do: the rollback that follows would wait for the same server again. SQLite has
+        nothing to cut; it waits for locks only, and for each only so long.
+        """
+        if timeout_s is None or self.dialect == "sqlite":
+            yield
+            return
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        cut: list[float] = []
+
+        def time_is_up() -> None:
+            cut.append(timeout_s)
+            driver.terminate()
+
+        timer = asyncio.get_running_loop().call_later(timeout_s, time_is_up)
+        try:
+            yield
+        except Exception as error:
+            if cut:
+                raise TimeoutError(f"no answer within {timeout_s:g} s") from error
+            raise
+        finally:
+            timer.cancel()
 
     @contextmanager
     def _bounded_errors(self) -> Iterator[None]:

@@ -60,7 +60,7 @@ def current(url: str) -> str | None:
     return _run(url, lambda connection: MigrationContext.configure(connection).get_current_revision())
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection | None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -73,7 +73,7 @@ def _run(url: str, work: Callable[[Connection], T]) -> T:
     async def main() -> T:
         database = Database(url, pool_size=1)
         try:
-            async with database.transaction(timeout_s=None) as connection:
+            async with database.transaction(bounded=False) as connection:
                 await _shut_others_out(connection)
                 return await connection.run_sync(work)
         finally:

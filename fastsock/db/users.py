@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastsock.core.errors import error_of
 from fastsock.db.engine import Database
-from fastsock.db.refusals import overtaken
+from fastsock.db.refusals import overtaken, own_words
 from fastsock.db.statement import Statement
 from fastsock.models import users
 
@@ -68,7 +68,7 @@ class Users:
             try:
                 return UserRow(*(await connection.execute(query)).one())
             except IntegrityError as error:
-                if not overtaken(error):
+                if not (overtaken(error) and "email" in own_words(error)):
                     raise
                 raise error_of("email_taken", f"the e-mail address {email.lower()} is already registered") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 import msgspec
-from sqlalchemy import insert, select
+from sqlalchemy import func, insert, select
 
 from fastsock.db.engine import Database
 from fastsock.db.users import Users
@@ -68,12 +68,14 @@ def numbered(entry: Entry, seq: int) -> Entry:
 
 async def add_users(database: Database, how_many: int) -> None:
     """Users 1, 2, ... in a fresh database."""
+    same = {"password_hash": "none", "created_at_ms": 0}
     rows = [
-        {"id": id_, "email": f"{id_}@example.com", "password_hash": "none", "full_name": f"User {id_}", "created_at_ms": 0}
-        for id_ in range(1, how_many + 1)
-    ]  # fmt: skip
+        {"id": id_, "email": f"{id_}@example.com", "full_name": f"User {id_}", **same} for id_ in range(1, how_many + 1)
+    ]
     async with database.transaction() as connection:
         await connection.execute(insert(users), rows)
+        if database.dialect == "postgresql":  # which does not count ids that it has not given itself
+            await connection.execute(select(func.setval(func.pg_get_serial_sequence("users", "id"), how_many)))
 
 
 async def deactivate(database: Database, user_id: int) -> None:

@@ -105,7 +105,7 @@ async def test_changes_of_one_message_by_two(writers: list[MessageLog]) -> None:
     """The fence decides here too: the loser's change is not made."""
     for round_ in range(ROUNDS):
         room = f"room:{10 + round_}"
-        said = message(room, 1, "said")
+        said = message(room, 1, f"said in {room}")
         await writers[2].append([group(0, said, membership("joined", room, 1, 3))])
         tries = [group(2, change("edit", said, 1, f"by {n}"), membership("left", room, 1, 3)) for n in range(2)]
         outcomes = await asyncio.gather(*(writers[n].append([tries[n]]) for n in range(2)))

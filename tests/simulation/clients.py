@@ -156,7 +156,7 @@ class Client:
 
     def acked(self, sent: Sent, ack: dict[str, object]) -> None:
         """Guarantee 2: what is acknowledged is in the log, where the ack says; 3: every ack says the same."""
-        entries = self.world.log.logs[sent.conversation]
+        entries = self.world.log.logs.get(sent.conversation, [])
         seq, message_id = ack["seq"], ack["message_id"]
         assert isinstance(seq, int)
         assert isinstance(message_id, int)

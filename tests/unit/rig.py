@@ -78,7 +78,7 @@ class Rig:
     def session(self, peer: str) -> str:
         return self.host.poll(peer, "", 0, self.now_ms)[0]
 
-    # --- what the host offers ------------------------------------------------------------------------------------------
+    # --- what the host offers ----------------------------------------------------------------------------------------
 
     def lease(self) -> None:
         count = self.host.next_lease(self.now_ms)
@@ -123,7 +123,7 @@ class Rig:
         while busy:
             self.lease()
             busy = self.check() is not None or self.read() or self.load() is not None
-            busy |= any([self.append(writer) is not None for writer in range(self.writers)])
+            busy |= sum(self.append(writer) is not None for writer in range(self.writers)) > 0
 
     def settle(self, *peers: str) -> list[Delivery]:
         """Pump, then poll the peers."""
@@ -146,8 +146,10 @@ def answers(deliveries: list[Delivery]) -> dict[int, Any]:
     for delivery in deliveries:
         if isinstance(delivery, Answer | Failed):
             assert delivery.request not in found, f"request {delivery.request} was answered twice"
-            answered = isinstance(delivery, Answer)
-            found[delivery.request] = json.loads(delivery.payload) if answered else delivery.failure.code
+        if isinstance(delivery, Answer):
+            found[delivery.request] = json.loads(delivery.payload)
+        elif isinstance(delivery, Failed):
+            found[delivery.request] = delivery.failure.code
     return found
 
 

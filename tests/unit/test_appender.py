@@ -82,6 +82,25 @@ def test_a_batch_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert groups(take(made, room2=1)) == [("room:2", 1, [4]), ("room:3", 0, [5])]
 
 
+def test_a_batch_is_bounded_in_bytes_but_one_entry_always_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BATCH_BYTES", 1_000)
+    made = Appender()
+    for number, (room, size) in enumerate((("1", 2_000), ("1", 700), ("2", 300), ("2", 300), ("3", 9)), 1):
+        each = waiting(number, f"room:{room}")
+        each.entry.content = "x" * size
+        made.add(each)
+    batches = []
+    while (batch := take(made)) is not None:
+        batches.append(groups(batch))
+        made.answered([[Stored(1)] * len(group.entries) for group in batch.groups])
+    assert batches == [
+        [("room:1", 0, [1])],
+        [("room:1", 0, [2])],
+        [("room:2", 0, [3, 4])],
+        [("room:3", 0, [5])],
+    ]
+
+
 def test_a_failed_batch_goes_again_with_the_same_groups() -> None:
     made = appender(waiting(1))
     first = made.take(1, lambda _: 5, 0)
@@ -240,4 +259,4 @@ class LostAnswers(RuleBasedStateMachine):
 
 
 TestLostAnswers = LostAnswers.TestCase
-TestLostAnswers.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestLostAnswers.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

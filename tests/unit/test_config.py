@@ -374,6 +374,18 @@ def test_a_taken_port_is_named() -> None:
     rayenv.check_port("127.0.0.1", port, "FASTSOCK_PORT")
 
 
+def test_a_ray_address_at_which_nothing_listens_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        rayenv.check_ray(address)
+    rayenv.check_ray("auto")
+    with pytest.raises(ConfigError) as caught:
+        rayenv.check_ray(address)
+    assert str(caught.value) == (
+        f"--ray-address or FASTSOCK_RAY_ADDRESS is '{address}': no Ray there: connection refused"
+    )
+
+
 def test_haproxy_is_configured_for_what_the_limit_of_open_files_allows() -> None:
     assert rayenv.haproxy_connections(20_000) == 7_840
     assert rayenv.haproxy_connections(20_000) * rayenv.FILES_PER_CONNECTION < 20_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -75,7 +76,14 @@ def test_a_direct_message_names_the_other_person() -> None:
 def test_an_edit_and_a_delete_carry_the_whole_message(by: int) -> None:
     target = msgspec.structs.asdict(frames.target_of(MESSAGE))
     change = {"message_id": 1001, "message_seq": 5, "by": by}
-    fields = {"sender_id": by, "key": "c:def", "id": 2002, "seq": 8, "at_ms": AT_MS + 877, "target_id": 1001}
+    fields: dict[str, Any] = {
+        "sender_id": by,
+        "key": "c:def",
+        "id": 2002,
+        "seq": 8,
+        "at_ms": AT_MS + 877,
+        "target_id": 1001,
+    }
     edit = entry("edit", content="hullo", detail=target, **fields)
     delete = entry("delete", detail=target, **fields)
     assert shown(edit) == {

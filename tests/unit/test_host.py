@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from actors import activations, host as module, link, uplinks
+from actors import activations, link, uplinks
+from actors import host as module
 from actors.commands import (
     AddMembers,
     Attach,
@@ -21,6 +22,7 @@ from actors.commands import (
     Send,
 )
 from actors.effects import Answer, CaughtUp, CutSocket, Failed, Failure, Frame, Invite
+from actors.host import Host
 from actors.link import Batch
 from actors.placement import Placement, shard_of
 from actors.presence import GRACE_MS
@@ -68,9 +70,7 @@ def keys(log: MemoryLog, conversation: str = ROOM) -> list[str]:
 
 def code_of(rig: Rig, request: int, peer: str = "g1") -> tuple[str, str, int | None]:
     (failure,) = [
-        delivery.failure
-        for delivery in rig.poll(peer)
-        if isinstance(delivery, Failed) and delivery.request == request
+        delivery.failure for delivery in rig.poll(peer) if isinstance(delivery, Failed) and delivery.request == request
     ]
     return failure.code, failure.message, failure.retry_after_ms
 
@@ -96,8 +96,17 @@ def test_nothing_is_shown_or_answered_before_its_commit() -> None:
     assert (frame.topic, frame.seq, frame.subscribe, frame.unsubscribe) == (ROOM, 2, (), ())
     assert json.loads(frame.payload)["data"]["content"] == "hi"
     assert to_1[0] == frame, "the frame comes before the ack"
-    assert answers(to_1) == {request: {"client_msg_id": "a", "message_id": 1, "receiver_id": None, "room_id": 1,
-                                       "seq": 2, "status": "sent", "timestamp": "1970-01-01T00:16:40.000Z"}}  # fmt: skip
+    (ack,) = answers(to_1).items()
+    assert ack[0] == request
+    assert ack[1] == {
+        "client_msg_id": "a",
+        "message_id": 1,
+        "receiver_id": None,
+        "room_id": 1,
+        "seq": 2,
+        "status": "sent",
+        "timestamp": "1970-01-01T00:16:40.000Z",
+    }
 
 
 def test_who_is_not_attached_is_shown_nothing() -> None:
@@ -286,6 +295,19 @@ def test_an_overflowing_gateway_starts_anew_from_the_log(monkeypatch: pytest.Mon
     assert seqs(rig.poll("g1"), ROOM) == [5, 6, 7, 8]
 
 
+def test_the_acknowledgement_of_another_session_acknowledges_nothing() -> None:
+    rig = rig_with_room()
+    request = rig.ask("g1", ROOM, send(9, "a"))
+    rig.pump()
+    session, batch = rig.host.poll("g1", "h0/dead#1", 7, rig.now_ms)
+    assert batch is not None
+    assert (session, batch.number) == ("h0/1#1", 1)
+    again = rig.host.poll("g1", "h0/dead#1", 7, rig.now_ms)
+    assert again == (session, batch), "the first answer was lost"
+    assert list(answers(rig.poll("g1"))) == [request]
+    assert rig.host.poll("g1", session, 1, rig.now_ms) == (session, None)
+
+
 def test_polls_are_woken_for_what_has_come() -> None:
     rig = rig_with_room()
     rig.tell("g1", ROOM, Attach(1))
@@ -298,10 +320,12 @@ def test_polls_are_woken_for_what_has_come() -> None:
 
 def test_a_delivery_to_a_forgotten_gateway_goes_nowhere() -> None:
     rig = rig_with_room()
+    rig.poll("g1")
+    rig.pass_time(PEER_GONE_MS - 1)
     rig.ask("g1", ROOM, send(1, "a"))
-    rig.load()
-    rig.pass_time(PEER_GONE_MS)
+    rig.pass_time(1)
     rig.pump()
+    assert keys(rig.log) == ["s:create-1", "c:a"]
     assert rig.poll("g1") == []
 
 
@@ -374,6 +398,17 @@ def test_an_answer_that_waits_survives_a_move_of_whom_it_waits_for() -> None:
         assert len(taken[0].items) == 1
         rig.host.forwarded(host, taken[0].number, Accepted(""), rig.now_ms)
     assert list(answers(rig.poll("g1"))) == [request]
+
+
+def test_telling_another_host_for_nobody_owes_nothing() -> None:
+    rig = rig_with_room(placement=split(room_1="h0", user_9="h1"))
+    rig.tell("g1", ROOM, AddMembers(1, "s:k", [9]))
+    rig.pump()
+    assert rig.host._owed == {}
+    assert rig.host.next_forward("h1", rig.now_ms) is not None
+    rig.host.forwarded("h1", 1, Accepted(""), rig.now_ms)
+    assert rig.poll("g1") == []
+    assert len(rig.host.uplinks) == 0
 
 
 def test_hosts_only_tell_and_are_told_nothing_back() -> None:
@@ -788,7 +823,7 @@ def test_a_writer_that_knows_a_newer_placement_takes_the_batch_when_the_host_has
 
 def test_writers_share_the_conversations() -> None:
     rig = Rig(writers=2)
-    rooms = [number for number in range(1, 9)]
+    rooms = range(1, 9)
     for number in rooms:
         rig.log.create_room(number, 1, [])
         rig.ask("g1", f"room:{number}", send(1, str(number)))
@@ -803,6 +838,31 @@ def test_writers_share_the_conversations() -> None:
 
 
 # --- to be looked at -------------------------------------------------------------------------------------------------
+
+
+def test_an_active_actor_is_described_and_nobody_is_activated_for_it() -> None:
+    rig = rig_with_room()
+    rig.tell("g1", "user:7", Connect("c1"))
+    rig.tell("g1", ROOM, Describe())
+    assert rig.host.describe(ROOM, rig.now_ms) is None, "it is not loaded yet"
+    assert rig.host.describe("user:8", rig.now_ms) is None
+    rig.pump()
+    rig.pass_time(3_000)
+    room, user = rig.host.describe(ROOM, rig.now_ms), rig.host.describe("user:7", rig.now_ms)
+    assert room is not None
+    assert user is not None
+    assert json.loads(room)["title"] == "room 1"
+    assert json.loads(user)["sockets"] == [{"gateway": "g1", "connection_id": "c1", "open_s": 3}]
+    assert len(rig.host._activations) == 2
+
+
+def test_the_setting_bounds_a_users_sockets() -> None:
+    host = Host("h0", "1", ALONE, sockets_per_user=1)
+    for number, name in enumerate(("c1", "c2"), 1):
+        host.receive("g1", number, 1, [Envelope("user:7", 0, Connect(name))], 0)
+    described = host.describe("user:7", 0)
+    assert described is not None
+    assert [socket["connection_id"] for socket in json.loads(described)["sockets"]] == ["c2"]
 
 
 def test_the_figures() -> None:

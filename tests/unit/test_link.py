@@ -338,6 +338,6 @@ class LossyPoll(RuleBasedStateMachine):
 
 
 TestPush = LossyPush.TestCase
-TestPush.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPush.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestPoll = LossyPoll.TestCase
-TestPoll.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPoll.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

@@ -231,4 +231,4 @@ class TwoOwners(RuleBasedStateMachine):
 
 
 TestTwoOwners = TwoOwners.TestCase
-TestTwoOwners.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestTwoOwners.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -208,4 +208,4 @@ class PresenceAgainstASet(RuleBasedStateMachine):
 
 
 TestPresence = PresenceAgainstASet.TestCase
-TestPresence.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPresence.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

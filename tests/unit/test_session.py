@@ -284,7 +284,12 @@ def test_no_frame_is_too_strange(frame: str | bytes) -> None:
 
 DATA = st.dictionaries(
     st.sampled_from(["content", "room_id", "receiver_id", "message_type", "reply_to", "client_msg_id", "message_id"]),
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.integers()),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.lists(st.integers()),
 )
 
 

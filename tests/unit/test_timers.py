@@ -99,4 +99,4 @@ class TimersAgainstAList(RuleBasedStateMachine):
 
 
 TestTimers = TimersAgainstAList.TestCase
-TestTimers.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestTimers.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

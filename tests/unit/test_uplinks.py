@@ -183,4 +183,4 @@ class MovingHosts(RuleBasedStateMachine):
 
 
 TestMovingHosts = MovingHosts.TestCase
-TestMovingHosts.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestMovingHosts.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)

@@ -1,0 +1,467 @@
+from __future__ import annotations
+
+import pytest
+
+from actors import gateway as gw
+from actors.commands import Attach, CatchUp, Command, Connect, Detach, Disconnect, Envelope, LinkCommand, Send
+from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
+from actors.gateway import Answered, Close, LoadSubscriptions, Ready, Refused, Submit, Write
+from fastsock.core.limits import DETACH_LINGER_MS, MAX_HELD_FRAMES, REQUEST_TIMEOUT_MS
+from fastsock.schemas.log import Subscription
+
+FULL = Failure("overloaded", "20,000 of 20,000 commands wait for host-0", 500)
+HELLO = Send(1, "c:m1", "hello")
+ROOM = "room:42"
+
+
+class Bench:
+    """A gateway whose sockets are texts, and whose clock stands still unless it is set."""
+
+    def __init__(self) -> None:
+        self.gateway: gw.Gateway[str] = gw.Gateway()
+        self.now_ms = 0
+
+    def connect(self, socket: str, user: int) -> list[gw.Output[str]]:
+        return self.gateway.connect(socket, f"c-{socket}", user, self.now_ms)
+
+    def disconnect(self, socket: str) -> list[gw.Output[str]]:
+        return self.gateway.disconnect(socket, self.now_ms)
+
+    def deliver(self, delivery: Delivery) -> list[gw.Output[str]]:
+        return self.gateway.delivered(delivery, self.now_ms)
+
+    def load(self, user: int, *subscriptions: Subscription) -> list[gw.Output[str]]:
+        return self.gateway.subscriptions_loaded(user, list(subscriptions), self.now_ms)
+
+    def refuse(self, envelope: Envelope) -> list[gw.Output[str]]:
+        return self.gateway.refused(envelope, FULL, self.now_ms)
+
+    def reattach(self, name: str) -> list[gw.Output[str]]:
+        return self.gateway.reattach(lambda other: other == name, self.now_ms)
+
+    def ask(self, context: object = "mine", to: str = ROOM) -> list[gw.Output[str]]:
+        return self.gateway.request(to, HELLO, context, self.now_ms)
+
+    def tick(self, at_ms: int) -> list[gw.Output[str]]:
+        self.now_ms = at_ms
+        return self.gateway.tick(at_ms)
+
+    def ready(self, socket: str, user: int, *subscriptions: Subscription) -> list[gw.Output[str]]:
+        """The user's first socket, all the way to its greeting."""
+        self.connect(socket, user)
+        self.deliver(Answer(self.gateway._last_request, b"null"))
+        return self.load(user, *subscriptions)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def submit(to: str, command: LinkCommand, request: int = 0) -> Submit:
+    return Submit(Envelope(to, request, command))
+
+
+def member(head: int = 0, joined_seq: int = 1, unread: int = 0, name: str = ROOM) -> Subscription:
+    return Subscription(name, head, unread, joined_seq)
+
+
+def frame(seq: int, subscribe: tuple[int, ...] = (), unsubscribe: tuple[int, ...] = ()) -> Frame:
+    return Frame(ROOM, seq, b"#%d" % seq, subscribe, unsubscribe)
+
+
+def shown(outputs: list[gw.Output[str]]) -> list[tuple[set[str], bytes]]:
+    """Who is shown what; nothing else may be among the outputs."""
+    writes = [output for output in outputs if isinstance(output, Write)]
+    assert writes == outputs
+    return [(set(write.sockets), write.payload) for write in writes]
+
+
+# --- connecting --------------------------------------------------------------------------------------------------
+
+
+def test_a_socket_is_greeted_when_its_topic_is_attached_and_its_memberships_are_loaded(bench: Bench) -> None:
+    assert bench.connect("a", 1) == [submit("user:1", Attach(), 1), submit("user:1", Connect("c-a"))]
+    assert bench.deliver(Answer(1, b"null")) == [LoadSubscriptions(1)]
+    assert bench.load(1, member(head=17, unread=3)) == [Ready("a", [(ROOM, 17, 3)]), submit(ROOM, Attach(17))]
+    assert bench.gateway.stats() == {
+        "sockets": 1,
+        "ready": 1,
+        "users": 1,
+        "topics": 1,
+        "requests": 0,
+        "held_frames": 0,
+    }
+
+
+def test_a_second_socket_joins_where_the_first_has_come_to(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=17))
+    bench.deliver(frame(18))
+    assert bench.connect("b", 1) == [LoadSubscriptions(1), submit("user:1", Connect("c-b"))]
+    assert bench.load(1, member(head=17, unread=5)) == [Ready("b", [(ROOM, 18, 5)])]
+    assert shown(bench.deliver(frame(19))) == [({"a", "b"}, b"#19")]
+
+
+def test_a_socket_that_comes_while_its_user_is_loaded_gets_a_load_of_its_own(bench: Bench) -> None:
+    bench.connect("a", 1)
+    assert bench.connect("b", 1) == [submit("user:1", Connect("c-b"))]
+    bench.deliver(Answer(1, b"null"))
+    assert bench.connect("c", 1) == [submit("user:1", Connect("c-c"))]
+    assert bench.load(1) == [Ready("a", []), Ready("b", []), LoadSubscriptions(1)]
+    assert bench.load(1) == [Ready("c", [])]
+
+
+def test_a_load_that_fails_is_repeated(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.deliver(Answer(1, b"null"))
+    assert bench.gateway.subscriptions_failed(1, 0) == []
+    assert bench.gateway.next_deadline_ms() == gw.RETRY_MS
+    assert bench.tick(gw.RETRY_MS) == [LoadSubscriptions(1)]
+
+
+def test_answers_to_loads_that_nobody_waits_for(bench: Bench) -> None:
+    assert bench.load(1, member()) == []
+    assert bench.gateway.subscriptions_failed(1, 0) == []
+    bench.ready("a", 1)
+    assert bench.load(1, member()) == []
+    assert bench.gateway.subscriptions_failed(1, 0) == []
+    assert bench.gateway.next_deadline_ms() is None
+
+
+@pytest.mark.parametrize("how", ["refused", "failed", "silent"])
+def test_a_user_that_cannot_be_attached_is_attached_later(bench: Bench, how: str) -> None:
+    bench.connect("a", 1)
+    if how == "refused":
+        assert bench.refuse(Envelope("user:1", 1, Attach())) == []
+    elif how == "failed":
+        assert bench.deliver(Failed(1, FULL)) == []
+    else:
+        assert bench.tick(REQUEST_TIMEOUT_MS) == []
+    assert bench.tick(bench.now_ms + gw.RETRY_MS) == [submit("user:1", Attach(), 2)]
+
+
+# --- order -------------------------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_filled_before_anything_after_it_is_shown(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    assert shown(bench.deliver(frame(1))) == [({"a"}, b"#1")]
+    assert bench.deliver(frame(1)) == []
+    assert bench.deliver(frame(4)) == [submit(ROOM, CatchUp(1))]
+    assert bench.deliver(frame(3)) == []
+    assert shown(bench.deliver(frame(2))) == [({"a"}, b"#2"), ({"a"}, b"#3"), ({"a"}, b"#4")]
+    assert bench.deliver(CaughtUp(ROOM, 4)) == []
+    assert shown(bench.deliver(frame(5))) == [({"a"}, b"#5")]
+
+
+def test_a_page_that_ends_early_is_followed_by_the_next(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.deliver(frame(1))
+    assert bench.deliver(CaughtUp(ROOM, 2)) == [submit(ROOM, CatchUp(1))]
+    assert bench.deliver(CaughtUp(ROOM, 1)) == []  # nothing follows
+    assert bench.gateway.next_deadline_ms() is None
+
+
+def test_a_page_that_brings_nothing_is_asked_for_again_after_a_pause(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    assert bench.deliver(frame(2)) == [submit(ROOM, CatchUp(0))]
+    assert bench.deliver(CaughtUp(ROOM, 0)) == []
+    assert bench.deliver(frame(3)) == []
+    assert bench.tick(gw.RETRY_MS - 1) == []
+    assert bench.tick(gw.RETRY_MS) == [submit(ROOM, Attach(0)), submit(ROOM, CatchUp(0))]
+
+
+def test_frames_that_wait_for_a_gap_are_bounded(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    for seq in range(2, MAX_HELD_FRAMES + 2):
+        bench.deliver(frame(seq))
+    assert bench.gateway.stats()["held_frames"] == MAX_HELD_FRAMES
+    bench.deliver(frame(MAX_HELD_FRAMES + 2))
+    assert bench.gateway.stats()["held_frames"] == 1
+    for seq in range(1, MAX_HELD_FRAMES + 1):  # they are read again
+        assert shown(bench.deliver(frame(seq))) == [({"a"}, b"#%d" % seq)]
+    assert len(shown(bench.deliver(frame(MAX_HELD_FRAMES + 1)))) == 2
+
+
+def test_frames_of_topics_that_nobody_knows(bench: Bench) -> None:
+    assert bench.deliver(frame(1)) == []
+    assert bench.deliver(CaughtUp(ROOM, 1)) == []
+    assert bench.deliver(Invite(1, ROOM, 0)) == []
+
+
+def test_what_was_handed_out_to_be_written_does_not_change(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.ready("b", 2, member())
+    assert bench.deliver(frame(2, unsubscribe=(2,))) == [submit(ROOM, CatchUp(0))]
+    outputs = bench.deliver(frame(1))
+    bench.disconnect("a")
+    assert shown(outputs) == [({"a", "b"}, b"#1"), ({"a", "b"}, b"#2")]
+    assert shown(bench.deliver(frame(3))) == []
+
+
+# --- who is let in -----------------------------------------------------------------------------------------------
+
+
+def test_an_invitation_to_a_conversation_that_is_not_attached_here(bench: Bench) -> None:
+    bench.ready("a", 1)
+    assert bench.deliver(Invite(1, ROOM, 6)) == [submit(ROOM, Attach(6))]
+    assert bench.deliver(Invite(1, ROOM, 6)) == []
+    assert shown(bench.deliver(frame(7, subscribe=(1, 2)))) == [({"a"}, b"#7")]
+    assert bench.deliver(Invite(1, ROOM, 6)) == []
+
+
+def test_an_invitation_that_is_late_reads_the_log_again_for_that_user_alone(bench: Bench) -> None:
+    bench.ready("b", 2)  # user 2 is let in by #7; before the invitation arrives ...
+    bench.ready("a", 1, member(head=8))  # ... the conversation is attached for user 1, after #8
+    assert bench.deliver(Invite(2, ROOM, 6)) == [submit(ROOM, CatchUp(6))]
+    assert shown(bench.deliver(frame(7, subscribe=(2,)))) == [({"b"}, b"#7")]
+    assert bench.deliver(frame(9)) == []
+    assert shown(bench.deliver(frame(8))) == [({"b"}, b"#8"), ({"a", "b"}, b"#9")]
+
+
+def test_a_second_late_invitation_while_the_first_is_read(bench: Bench) -> None:
+    bench.ready("b", 2)
+    bench.ready("c", 3)
+    bench.ready("a", 1, member(head=9))
+    bench.deliver(Invite(2, ROOM, 7))
+    bench.deliver(frame(8, subscribe=(2,)))
+    assert bench.deliver(Invite(3, ROOM, 6)) == [submit(ROOM, CatchUp(6))]
+    assert shown(bench.deliver(frame(7, subscribe=(3,)))) == [({"c"}, b"#7")]
+    assert shown(bench.deliver(frame(8, subscribe=(2,)))) == [({"c"}, b"#8")]
+    assert shown(bench.deliver(frame(9))) == [({"b", "c"}, b"#9")]
+    assert shown(bench.deliver(frame(10))) == [({"a", "b", "c"}, b"#10")]
+
+
+def test_two_invitations_by_one_entry_that_are_both_late(bench: Bench) -> None:
+    bench.ready("b", 2)
+    bench.ready("c", 3)
+    bench.ready("a", 1, member(head=7))
+    assert bench.deliver(Invite(2, ROOM, 6)) == [submit(ROOM, CatchUp(6))]
+    assert bench.deliver(Invite(3, ROOM, 6)) == []
+    assert shown(bench.deliver(frame(7, subscribe=(2, 3)))) == [({"b", "c"}, b"#7")]
+
+
+def test_an_invitation_to_what_was_left_since_lets_nobody_in(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=6))
+    bench.deliver(frame(7, unsubscribe=(1,)))
+    assert bench.deliver(Invite(1, ROOM, 5)) == []
+    bench.tick(DETACH_LINGER_MS)
+    assert bench.deliver(Invite(1, ROOM, 5)) == []
+    assert bench.gateway.stats()["topics"] == 0
+
+
+def test_a_late_invitation_to_a_socket_that_is_still_loading_lets_nobody_in(bench: Bench) -> None:
+    """User 2 was let in by #7 and left by #8, before the socket came; the invitation is older than both."""
+    bench.ready("a", 1, member(head=6))
+    bench.deliver(frame(7, subscribe=(2,)))
+    bench.deliver(frame(8, unsubscribe=(2,)))
+    bench.connect("b", 2)
+    bench.deliver(Invite(2, ROOM, 6))
+    bench.deliver(Answer(bench.gateway._last_request, b"null"))
+    assert bench.load(2) == [Ready("b", [])]
+    assert shown(bench.deliver(frame(9))) == [({"a"}, b"#9")]
+
+
+def test_an_entry_of_an_earlier_membership_lets_nobody_in(bench: Bench) -> None:
+    """The load has seen #9 let user 2 in; that #6 did too, and #8 ended it, comes late."""
+    bench.ready("a", 1, member(head=5))
+    assert bench.ready("b", 2, member(head=9, joined_seq=9)) == [Ready("b", [(ROOM, 8, 0)])]
+    for seq in (6, 7, 8):
+        subscribe, unsubscribe = ((2,), ()) if seq == 6 else ((), (2,) if seq == 8 else ())
+        assert shown(bench.deliver(frame(seq, subscribe, unsubscribe))) == [({"a"}, b"#%d" % seq)]
+    assert shown(bench.deliver(frame(9, subscribe=(2,)))) == [({"a", "b"}, b"#9")]
+
+
+def test_what_is_passed_on_while_a_socket_is_loading_corrects_the_load(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=5), member(head=5, name="room:43"))
+    bench.connect("b", 2)
+    bench.deliver(Answer(bench.gateway._last_request, b"null"))
+    bench.deliver(frame(6, unsubscribe=(2,)))
+    bench.deliver(Frame("room:43", 6, b"", subscribe=(2,)))
+    assert bench.load(2, member(head=5, joined_seq=2)) == [Ready("b", [("room:43", 6, 0)])]
+    assert shown(bench.deliver(frame(7))) == [({"a"}, b"#7")]
+
+
+def test_an_invitation_while_a_socket_is_loading(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.deliver(Answer(1, b"null"))
+    assert bench.deliver(Invite(1, ROOM, 6)) == []
+    assert bench.load(1) == [Ready("a", []), submit(ROOM, Attach(6))]
+
+
+def test_an_invitation_whose_entry_is_still_to_come(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=5))
+    bench.ready("b", 2)
+    assert bench.deliver(Invite(2, ROOM, 6)) == []
+    bench.disconnect("a")
+    assert submit(ROOM, Detach()) not in bench.tick(DETACH_LINGER_MS)  # user 2 waits for it
+    assert bench.deliver(frame(6)) == []
+    assert shown(bench.deliver(frame(7, subscribe=(2,)))) == [({"b"}, b"#7")]
+
+
+def test_a_load_that_is_older_than_what_is_known_here_is_repeated(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.deliver(Answer(1, b"null"))
+    bench.ready("b", 2, member(head=9))
+    assert bench.load(1, member(head=8)) == [LoadSubscriptions(1)]
+    assert bench.load(1, member(head=9)) == [Ready("a", [(ROOM, 9, 0)])]
+
+
+# --- going -------------------------------------------------------------------------------------------------------
+
+
+def test_topics_linger_and_are_detached(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    assert bench.disconnect("a") == [submit("user:1", Disconnect("c-a"))]
+    assert bench.disconnect("a") == []
+    assert bench.gateway.next_deadline_ms() == DETACH_LINGER_MS
+    assert bench.tick(DETACH_LINGER_MS - 1) == []
+    assert bench.tick(DETACH_LINGER_MS) == [submit(ROOM, Detach()), submit("user:1", Detach())]
+    assert bench.gateway.next_deadline_ms() is None
+    assert set(bench.gateway.stats().values()) == {0}
+
+
+def test_who_comes_back_in_time_finds_everything_attached(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=3))
+    bench.disconnect("a")
+    bench.deliver(frame(4))
+    assert bench.connect("b", 1) == [LoadSubscriptions(1), submit("user:1", Connect("c-b"))]
+    assert bench.load(1, member(head=4)) == [Ready("b", [(ROOM, 4, 0)])]
+    assert bench.tick(DETACH_LINGER_MS) == []
+
+
+def test_a_user_stays_while_a_load_is_under_way(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.deliver(Answer(1, b"null"))
+    bench.disconnect("a")
+    assert bench.tick(DETACH_LINGER_MS) == []
+    assert bench.load(1, member()) == []
+    assert bench.tick(2 * DETACH_LINGER_MS) == [submit("user:1", Detach())]
+
+
+def test_a_user_who_went_before_being_attached(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.disconnect("a")
+    assert bench.deliver(Answer(1, b"null")) == []
+    bench.reattach("user:1")
+    bench.refuse(Envelope("user:1", 2, Attach()))
+    assert bench.tick(DETACH_LINGER_MS) == [submit("user:1", Attach(), 3), submit("user:1", Detach())]
+    assert bench.deliver(Answer(3, b"null")) == []
+    assert bench.gateway.next_deadline_ms() is None
+
+
+def test_a_host_may_close_a_socket(bench: Bench) -> None:
+    bench.connect("a", 1)
+    assert bench.deliver(CutSocket("c-a", 4003)) == [Close("a", 4003)]
+    assert bench.deliver(CutSocket("c-b", 4003)) == []
+
+
+# --- requests ----------------------------------------------------------------------------------------------------
+
+
+def test_a_request_is_answered_once(bench: Bench) -> None:
+    assert bench.ask() == [submit(ROOM, HELLO, 1)]
+    assert bench.deliver(Answer(1, b"{}")) == [Answered("mine", b"{}")]
+    assert bench.deliver(Answer(1, b"{}")) == []
+    assert bench.deliver(Failed(1, FULL)) == []
+
+
+def test_a_request_that_comes_to_nothing(bench: Bench) -> None:
+    bench.ask()
+    bench.ask("yours")
+    assert bench.deliver(Failed(1, FULL)) == [Refused("mine", FULL)]
+    assert bench.refuse(Envelope(ROOM, 2, HELLO)) == [Refused("yours", FULL)]
+
+
+def test_a_request_without_an_answer(bench: Bench) -> None:
+    bench.ask()
+    bench.now_ms = 1
+    bench.ask("yours")
+    assert bench.gateway.next_deadline_ms() == REQUEST_TIMEOUT_MS
+    late = Failure("actor_unavailable", "no answer within 20 s", 500)
+    assert bench.tick(REQUEST_TIMEOUT_MS) == [Refused("mine", late)]
+    assert bench.tick(REQUEST_TIMEOUT_MS + 1) == [Refused("yours", late)]
+    assert bench.deliver(Answer(1, b"{}")) == []
+
+
+def test_requests_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gw, "MAX_REQUESTS", 1)
+    bench.ask()
+    text = "1 of 1 requests wait for an answer"
+    assert bench.ask("yours") == [Refused("yours", Failure("overloaded", text, 500))]
+
+
+# --- when hosts change -------------------------------------------------------------------------------------------
+
+
+def test_what_a_host_has_forgotten_it_is_told_again_in_order(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=3))
+    bench.deliver(frame(4))
+    bench.ask()
+    bench.ask("yours", "room:99")
+    assert bench.reattach(ROOM) == [submit(ROOM, Attach(4)), submit(ROOM, HELLO, 2)]
+    assert bench.reattach("user:1") == [submit("user:1", Attach(), 4), submit("user:1", Connect("c-a"))]
+    assert bench.reattach("room:99") == [submit("room:99", HELLO, 3)]
+
+
+def test_an_invitation_that_was_lost_with_its_host_is_found_by_the_load(bench: Bench) -> None:
+    bench.ready("a", 1)
+    bench.reattach("user:1")
+    assert bench.deliver(Answer(2, b"null")) == [LoadSubscriptions(1)]
+    assert bench.load(1, member(head=9, joined_seq=7)) == [submit(ROOM, Attach(6))]
+    assert shown(bench.deliver(frame(7, subscribe=(1,)))) == [({"a"}, b"#7")]
+
+
+def test_a_host_that_restarts_while_a_load_is_under_way(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.deliver(Answer(1, b"null"))
+    bench.reattach("user:1")
+    assert bench.deliver(Answer(2, b"null")) == []
+    assert bench.load(1) == [Ready("a", []), LoadSubscriptions(1)]
+    assert bench.load(1) == []
+
+
+def test_frames_held_from_before_a_restart_do_not_hide_what_came_after(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.deliver(frame(3))
+    bench.reattach(ROOM)
+    assert bench.gateway.stats()["held_frames"] == 0
+    for seq in (1, 2):
+        bench.deliver(frame(seq))
+    assert bench.deliver(CaughtUp(ROOM, 3)) == [submit(ROOM, CatchUp(2))]
+
+
+# --- when links are full -----------------------------------------------------------------------------------------
+
+
+def test_an_attachment_that_was_refused_is_tried_again(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=3))
+    assert bench.refuse(Envelope(ROOM, 0, Attach(3))) == []
+    assert bench.tick(gw.RETRY_MS) == [submit(ROOM, Attach(3)), submit(ROOM, CatchUp(3))]
+    assert bench.refuse(Envelope("room:99", 0, Attach(3))) == []  # nobody needs it any more
+
+
+@pytest.mark.parametrize("command", [Disconnect("c-x"), Detach()])
+def test_a_notice_that_was_refused_is_sent_again(bench: Bench, command: Command) -> None:
+    assert not isinstance(command, Connect)
+    envelope = Envelope("user:1", 0, command)  # type: ignore[arg-type]
+    assert bench.refuse(envelope) == []
+    assert bench.gateway.next_deadline_ms() == gw.RETRY_MS
+    assert bench.tick(gw.RETRY_MS - 1) == []
+    assert bench.tick(gw.RETRY_MS) == [Submit(envelope)]
+    assert bench.gateway.next_deadline_ms() is None
+
+
+def test_a_notice_that_is_not_true_any_more_is_not_sent_again(bench: Bench) -> None:
+    bench.connect("a", 1)
+    bench.refuse(Envelope("user:1", 0, Connect("c-a")))
+    bench.refuse(Envelope("user:1", 0, Connect("c-gone")))
+    bench.refuse(Envelope("user:1", 0, Detach()))
+    assert bench.tick(gw.RETRY_MS) == [submit("user:1", Connect("c-a"))]
+
+
+def test_notices_that_wait_are_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gw, "MAX_UNSENT", 1)
+    bench.refuse(Envelope("user:1", 0, Detach()))
+    bench.refuse(Envelope("user:2", 0, Detach()))
+    assert bench.tick(gw.RETRY_MS) == [submit("user:1", Detach())]
