@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, assert_never
 
 from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope, LinkCommand
 from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
@@ -460,6 +460,8 @@ class Gateway(Generic[S]):
             case CutSocket(connection_id, code):
                 socket = self._connections.get(connection_id)
                 return [] if socket is None else [Close(socket, code)]
+            case other:
+                assert_never(other)
 
     def _frame(self, frame: Frame, now_ms: int) -> list[Output[S]]:
         topic = self._topics.get(frame.topic)
@@ -522,6 +524,7 @@ class Gateway(Generic[S]):
         if topic.last_seq >= topic.claimed and not topic.held:
             return []
         if progress:
+            topic.retry_at_ms = None
             return self._catch_up(topic, now_ms)
         self._retry_topic(topic, now_ms)
         return []

@@ -39,12 +39,12 @@ from actors.commands import (
     Origin,
     TimerFired,
 )
+from actors.downlinks import Downlinks
 from actors.effects import (
     Answer,
     CaughtUp,
     Cut,
     CutSocket,
-    Delivery,
     Effect,
     Fail,
     Failed,
@@ -59,10 +59,11 @@ from actors.effects import (
     Tell,
 )
 from actors.ids import IdLease
-from actors.link import Batch, Downlink, Inbox
+from actors.link import Batch, Inbox
 from actors.placement import Placement, shard_of
 from actors.presence import TIMERS, Presence
-from actors.room import Room
+from actors.recalls import Recalls
+from actors.room import Room, repeated
 from actors.timers import Timers
 from actors.topics import Read, Topics
 from actors.uplinks import Accepted, Behind, Stale, Uplinks
@@ -72,7 +73,6 @@ from fastsock.core.limits import (
     MAX_CONNECTIONS_PER_USER,
     MAX_MAILBOX,
     MAX_PENDING_ENTRIES,
-    PEER_GONE_MS,
     RETRY_AFTER_MS,
     STORAGE_PATIENCE_MS,
 )
@@ -110,21 +110,20 @@ class Host:
         """How this host signs its own batches."""
         self.ids = IdLease()
         self.uplinks = Uplinks(placement)
-        self.counts = {"commands": 0, "entries": 0, "frames": 0, "fenced": 0, "dropped_tells": 0, "lost_downlinks": 0}
+        self.counts = {"commands": 0, "entries": 0, "frames": 0, "fenced": 0, "dropped_tells": 0}
         self.placement_suspect = False
         """Whether somebody else has written to a conversation of ours: the shell should read the placement again."""
         self._activations = Activations(sockets_per_user)
         self._appenders = [Appender() for _ in range(writers)]
         self._topics = Topics()
-        self._downlinks: dict[str, Downlink] = {}
-        self._sessions = 0
+        self._downlinks = Downlinks(self.peer, self._topics.forget)
+        self._recalls = Recalls()
         self._inbox = Inbox()
         self._timers = Timers()
         self._parting = False
         """Whether something that lives elsewhere by now still has entries on their way to the log."""
         self._local: deque[Envelope] = deque()
         self._owed: dict[int, tuple[Envelope, Owed]] = {}
-        self._woken: dict[str, None] = {}
 
     @property
     def placement(self) -> Placement:
@@ -143,7 +142,7 @@ class Host:
             return Stale(self.placement)
         if epoch > self.placement.epoch:
             return Behind()
-        session = "" if self._is_host(sender) else self._downlink(sender, now_ms).session
+        session = "" if self._is_host(sender) else self._downlinks.session(sender, now_ms)
         if self._inbox.accept(sender, number):
             for envelope in envelopes:
                 self._dispatch(envelope, sender, now_ms)
@@ -158,8 +157,8 @@ class Host:
         """
         skipped = placement.epoch > self.placement.epoch + 1
         if self.uplinks.move(placement):
-            for peer in self._downlinks if skipped else ():
-                self._renew(peer)
+            if skipped:
+                self._downlinks.renew_all()
             self._part(lambda name: skipped or not self._lives_here(name))
             self._settle(now_ms)
 
@@ -233,10 +232,15 @@ class Host:
             return
         assert isinstance(actor, Room), f"{activation.name} is not loaded, so its commands wait"
         refusal = None if isinstance(command, Describe) else self._no_room_for_an_entry()
-        if refusal is None:
-            self._perform(actor.handle(command, now_ms), command, origin, activation.name, now_ms)
-        else:
+        if refusal is not None:
             self._refuse(origin, *refusal)
+            return
+        effects = actor.handle(command, now_ms)
+        match effects:
+            case [Fail(failure)] if origin and self._recalls.hold(activation.name, command, origin, failure, now_ms):
+                pass  # the log is asked first whether it is a repeat
+            case _:
+                self._perform(effects, command, origin, activation.name, now_ms)
 
     def _no_room_for_an_entry(self) -> tuple[str, str] | None:
         """Why no command that may lead to a `Persist` can be taken now; asked before the actor changes its mind."""
@@ -272,7 +276,7 @@ class Host:
     def _perform_one(self, effect: FanOut | Summon | Reply | Fail | Cut, origin: Origin | None, name: str) -> None:
         if isinstance(effect, Reply):
             if origin is not None:
-                self._deliver(origin.peer, Answer(origin.request, effect.payload))
+                self._downlinks.deliver(origin.peer, Answer(origin.request, effect.payload))
         elif isinstance(effect, Fail):
             self._fail(origin, effect.failure)
         elif isinstance(effect, FanOut):
@@ -280,9 +284,9 @@ class Host:
         elif isinstance(effect, Summon):
             invite = Invite(names.parse(name).ids[0], effect.conversation, effect.since)
             for gateway in self._topics.gateways(name):
-                self._deliver(gateway, invite)
+                self._downlinks.deliver(gateway, invite)
         else:
-            self._deliver(effect.gateway, CutSocket(effect.connection_id, effect.close_code))
+            self._downlinks.deliver(effect.gateway, CutSocket(effect.connection_id, effect.close_code))
 
     def _fan_out(self, entry: Entry, gateways: tuple[str, ...]) -> None:
         """Show an entry to these gateways: encoded once, however many they are."""
@@ -292,7 +296,7 @@ class Host:
         frame = Frame(entry.conversation, entry.seq, payload, frames.joins(entry), frames.leaves(entry))
         body = _encoder.encode(frame)
         for gateway in gateways:
-            self._push(gateway, body)
+            self._downlinks.push(gateway, body)
         self.counts["frames"] += len(gateways)
 
     def _tell(self, envelope: Envelope) -> list[Envelope]:
@@ -314,7 +318,7 @@ class Host:
             if owed is not None:
                 owed.untold -= 1
                 if not owed.untold:
-                    self._deliver(owed.origin.peer, Answer(owed.origin.request, owed.payload))
+                    self._downlinks.deliver(owed.origin.peer, Answer(owed.origin.request, owed.payload))
 
     def _settle(self, now_ms: int) -> None:
         """Hand over what actors here have told actors here."""
@@ -327,54 +331,20 @@ class Host:
 
     def _fail(self, origin: Origin | None, failure: Failure) -> None:
         if origin is not None:
-            self._deliver(origin.peer, Failed(origin.request, failure))
+            self._downlinks.deliver(origin.peer, Failed(origin.request, failure))
 
     # --- the way down --------------------------------------------------------------------------------------------
-
-    def _downlink(self, peer: str, now_ms: int) -> Downlink:
-        downlink = self._downlinks.get(peer)
-        if downlink is None:
-            downlink = self._downlinks[peer] = self._new_downlink(now_ms)
-        return downlink
-
-    def _new_downlink(self, last_poll_ms: int) -> Downlink:
-        self._sessions += 1
-        return Downlink(f"{self.peer}#{self._sessions}", last_poll_ms)
-
-    def _deliver(self, peer: str, delivery: Delivery) -> None:
-        self._push(peer, _encoder.encode(delivery))
-
-    def _push(self, peer: str, item: bytes) -> None:
-        downlink = self._downlinks.get(peer)
-        if downlink is None:
-            return  # forgotten meanwhile: its next session starts with attaching and asking anew
-        self._woken[peer] = None
-        if not downlink.push(item):
-            self.counts["lost_downlinks"] += 1
-            self._renew(peer)
-
-    def _renew(self, peer: str) -> None:
-        """Forget what the gateway is attached to and what waits for it: its next poll finds a new session.
-
-        When it last polled is not forgotten, or nobody would notice if it is gone, and its sockets with it.
-        """
-        self._topics.forget(peer)
-        self._downlinks[peer] = self._new_downlink(self._downlinks[peer].last_poll_ms)
-        self._woken[peer] = None
 
     def poll(self, peer: str, session: str, acknowledged: int, now_ms: int) -> tuple[str, Batch[bytes] | None]:
         """The session of this gateway's downlink, and its next batch if there is one.
 
         A gateway that finds another session than it knew attaches its topics and asks its open questions anew.
         """
-        downlink = self._downlink(peer, now_ms)
-        return downlink.session, downlink.poll(acknowledged if session == downlink.session else 0, now_ms)
+        return self._downlinks.poll(peer, session, acknowledged, now_ms)
 
     def take_woken(self) -> list[str]:
         """The gateways for which something has come since this was last asked: their polls can be answered."""
-        woken = list(self._woken)
-        self._woken.clear()
-        return woken
+        return self._downlinks.take_woken()
 
     # --- persistence ---------------------------------------------------------------------------------------------
 
@@ -479,8 +449,8 @@ class Host:
         self._topics.check_failed(now_ms)
 
     def next_read(self, now_ms: int) -> Read | None:
-        """The page of `CATCH_UP_PAGE` entries to read from the log now."""
-        return self._topics.next_read(now_ms)
+        """The page of `CATCH_UP_PAGE` entries to read from the log now, for a gateway that keeps up."""
+        return self._topics.next_read(now_ms, self._downlinks.crowded)
 
     def read(self, entries: list[Entry]) -> None:
         """The page has come: show it to the gateway that lacks it, and how far the log reached."""
@@ -490,10 +460,32 @@ class Host:
         for entry in entries:
             self._fan_out(entry, (reading.gateway,))
         last = entries[-1].seq if entries else reading.since
-        self._deliver(reading.gateway, CaughtUp(reading.topic, last + 1 if len(entries) == CATCH_UP_PAGE else last))
+        self._downlinks.deliver(
+            reading.gateway, CaughtUp(reading.topic, last + 1 if len(entries) == CATCH_UP_PAGE else last)
+        )
 
     def read_failed(self, now_ms: int) -> None:
         self._topics.read_failed(now_ms)
+
+    # --- refusals that may be repeats ----------------------------------------------------------------------------
+
+    def next_recall(self, now_ms: int) -> list[tuple[int, str]] | None:
+        """``(sender id, key)`` to look up in the log now."""
+        return self._recalls.next_recall(now_ms)
+
+    def recalled(self, found: dict[tuple[int, str], Entry], now_ms: int) -> None:
+        """What the log knows of them: who repeats is told what it became, everybody else is refused."""
+        for recall in self._recalls.recalled():
+            original = found.get(recall.named)
+            if original is None:
+                self._fail(recall.origin, recall.otherwise)
+            else:
+                effects = repeated(recall.conversation, recall.kind, original)
+                self._perform(effects, Describe(), recall.origin, recall.conversation, now_ms)
+        self._settle(now_ms)
+
+    def recall_failed(self, now_ms: int) -> None:
+        self._recalls.failed(now_ms)
 
     # --- ids and other hosts -------------------------------------------------------------------------------------
 
@@ -516,13 +508,10 @@ class Host:
         if self._parting:
             self._part(lambda name: not self._lives_here(name))
         self._lose_patience(now_ms)
-        for peer, downlink in list(self._downlinks.items()):
-            if downlink.last_poll_ms <= now_ms - PEER_GONE_MS:
-                del self._downlinks[peer]
-                self._topics.forget(peer)
-                for activation in self._activations:
-                    if isinstance(activation.actor, Presence):
-                        self._inform(activation.name, GatewayGone(peer), now_ms)
+        for peer in self._downlinks.gone(now_ms):
+            for activation in self._activations:
+                if isinstance(activation.actor, Presence):
+                    self._inform(activation.name, GatewayGone(peer), now_ms)
         self._settle(now_ms)
 
     def _inform(self, name: str, command: Command, now_ms: int) -> None:
@@ -537,6 +526,8 @@ class Host:
         text = f"the database has not answered for {STORAGE_PATIENCE_MS / 1000:g} s"
         for mail in self._activations.give_up(limit_ms):
             self._refuse(mail.origin, "storage_unavailable", text)
+        for recall in self._recalls.give_up(limit_ms):
+            self._refuse(recall.origin, "storage_unavailable", text)
         for appender in self._appenders:
             given_up, unsure = appender.give_up(now_ms)
             for waiting in given_up:
@@ -546,7 +537,11 @@ class Host:
 
     def next_deadline_ms(self) -> int | None:
         """When `tick` or a ``next_...`` may have something that it does not have now; None: never by itself."""
-        oldest = [self._activations.oldest_ms(), *(appender.oldest_ms() for appender in self._appenders)]
+        oldest = [
+            self._activations.oldest_ms(),
+            self._recalls.oldest_ms(),
+            *(appender.oldest_ms() for appender in self._appenders),
+        ]
         times = [
             self._timers.next_at_ms(),
             self._activations.passivate_at_ms(),
@@ -556,7 +551,8 @@ class Host:
             self.uplinks.retry_at_ms(),
             *(appender.retry_at_ms() for appender in self._appenders),
             *(since + STORAGE_PATIENCE_MS for since in oldest if since is not None),
-            *(downlink.last_poll_ms + PEER_GONE_MS for downlink in self._downlinks.values()),
+            self._downlinks.gone_at_ms(),
+            self._recalls.retry_at_ms(),
         ]
         return min((at for at in times if at is not None), default=None)
 
@@ -591,8 +587,10 @@ class Host:
             "topics": len(self._topics),
             "gateways": len(self._downlinks),
             "entries_waiting": sum(map(len, self._appenders)),
-            "deliveries_waiting": sum(map(len, self._downlinks.values())),
+            "deliveries_waiting": self._downlinks.waiting,
             "forwards_waiting": len(self.uplinks),
             "ids_left": len(self.ids),
+            "recalls_waiting": len(self._recalls),
+            "lost_downlinks": self._downlinks.lost,
             **self.counts,
         }

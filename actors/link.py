@@ -193,6 +193,11 @@ class Downlink:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that wait; what was sent and is not acknowledged does not count."""
+        return self._bytes
+
     def push(self, item: bytes) -> bool:
         """Queue an encoded item; False at the bound: the host must then give the gateway a new session."""
         if self._bytes + len(item) > MAX_DOWNLINK_BYTES or len(self._queue) >= MAX_DOWNLINK_ITEMS:

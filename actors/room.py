@@ -46,13 +46,15 @@ MODERATORS: frozenset[Role] = frozenset({"owner", "admin"})
 class Room:
     """One conversation, active. ``state`` is what the database knew when it was loaded."""
 
-    __slots__ = ("_last_at_ms", "_leaving", "_members", "_name", "_pending", "_title", "head")
+    __slots__ = ("_joining", "_last_at_ms", "_leaving", "_members", "_name", "_pending", "_title", "head")
 
     def __init__(self, state: ConversationState) -> None:
         self._name = state.conversation
         self._title = state.name
         self._members: dict[int, Role] = dict(state.members)
         self._leaving: set[int] = set()
+        self._joining = 0
+        """Members on their way to the log: they have a place already."""
         self._last_at_ms = state.last_at_ms
         self._pending = 0
         self.head = state.head
@@ -119,13 +121,13 @@ class Room:
         if not new:
             listed = ", ".join(map(str, command.user_ids))
             return [self._fail("already_a_member", f"already in {self._name}: {listed}")]
-        if len(self._members) + len(new) > MAX_ROOM_MEMBERS:
-            count = (
-                f"it has {len(self._members):,} of {MAX_ROOM_MEMBERS:,} members, and {len(new):,} more were asked for"
-            )
+        taken = len(self._members) + self._joining
+        if taken + len(new) > MAX_ROOM_MEMBERS:
+            count = f"it has {taken:,} of {MAX_ROOM_MEMBERS:,} members, and {len(new):,} more were asked for"
             return [self._fail("room_full", f"{self._name} is full: {count}")]
         entry = self._entry("joined", command.by, command.key, now_ms)
         entry.detail = {"members": {str(user): "member" for user in new}}
+        self._joining += len(new)
         return self._persist(entry)
 
     @_decide.register
@@ -170,28 +172,18 @@ class Room:
     def _committed(self, command: Committed, _now_ms: int) -> list[Effect]:
         entry, outcome = command.entry, command.outcome
         self._pending -= 1
+        self._joining -= len(frames.joins(entry)) if entry.kind == "joined" else 0
         if isinstance(outcome, Stored):
             entry.seq = outcome.seq
             self.head = outcome.seq
             self._apply(entry)
-            return [FanOut(entry), *self._announce(entry), Reply(_answer(entry))]
+            return [FanOut(entry), *_announce(entry), Reply(_answer(entry))]
         if entry.kind == "left":
             self._leaving.difference_update(frames.leaves(entry))
         if isinstance(outcome, Duplicate):
-            return self._repeated(entry, outcome.original)
+            return repeated(entry.conversation, entry.kind, outcome.original)
         assert isinstance(outcome, Refused), f"the host keeps {outcome} to itself"
         return [self._fail(outcome.code, outcome.message)]
-
-    def _repeated(self, entry: Entry, original: Entry) -> list[Effect]:
-        """The answer to a key that was used before: what it became, if it asked for the same.
-
-        It is shown once more: where an activation died between a commit and its showing, or was told of neither, only
-        the repetition brings the entry to those who were attached then. Everybody else drops it by its number.
-        """
-        if (original.kind, original.conversation) != (entry.kind, entry.conversation):
-            used = f"a {original.kind} in {original.conversation} has used it"
-            return [self._fail("key_reused", f"the id {entry.key[2:]!r} cannot name a {entry.kind}: {used}")]
-        return [FanOut(original), *self._announce(original), Reply(_answer(original))]
 
     def _apply(self, entry: Entry) -> None:
         """Take note of a committed membership change."""
@@ -201,12 +193,6 @@ class Room:
             for user in frames.leaves(entry):
                 self._leaving.discard(user)
                 self._members.pop(user, None)
-
-    @staticmethod
-    def _announce(entry: Entry) -> list[Effect]:
-        """Have the gateways of everybody whom this entry lets in attach the conversation from this entry on."""
-        attend = Attend(entry.conversation, entry.seq - 1)
-        return [Tell(names.user(user), attend) for user in frames.joins(entry)]
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -247,6 +233,25 @@ class Room:
     def _not_the_author(self, user: int, target: Target) -> Fail:
         whose = f"message {target.id} is by user {target.sender_id}"
         return self._fail("not_the_author", f"user {user} may not change it: {whose}")
+
+
+def repeated(conversation: str, kind: Kind, original: Entry) -> list[Effect]:
+    """The answer to a key that was used before: what it became, if it asked for the same.
+
+    It is shown once more: where an activation died between a commit and its showing, or was told of neither, only
+    the repetition brings the entry to those who were attached then. Everybody else drops it by its number.
+    """
+    if (original.kind, original.conversation) != (kind, conversation):
+        used = f"a {original.kind} in {original.conversation} has used it"
+        text = f"the id {original.key[2:]!r} cannot name a {kind}: {used}"
+        return [Fail(Failure("key_reused", text))]
+    return [FanOut(original), *_announce(original), Reply(_answer(original))]
+
+
+def _announce(entry: Entry) -> list[Effect]:
+    """Have the gateways of everybody whom this entry lets in attach the conversation from this entry on."""
+    attend = Attend(entry.conversation, entry.seq - 1)
+    return [Tell(names.user(user), attend) for user in frames.joins(entry)]
 
 
 def _answer(entry: Entry) -> bytes:

@@ -112,11 +112,14 @@ class Topics:
         if self.attached(topic, gateway):
             self._reads[topic, gateway] = min(since, self._reads.get((topic, gateway), since))
 
-    def next_read(self, now_ms: int) -> Read | None:
-        """The page to read from the log now; None while one is under way."""
+    def next_read(self, now_ms: int, crowded: Callable[[str], bool] = lambda _gateway: False) -> Read | None:
+        """The page to read from the log now; None while one is under way. A ``crowded`` gateway's pages wait."""
         if self._reading or not self._reads or now_ms < self._backoff.ready_at_ms:
             return None
-        topic, gateway = next(iter(self._reads))
+        wanted = next((read for read in self._reads if not crowded(read[1])), None)
+        if wanted is None:
+            return None
+        topic, gateway = wanted
         self._reading = Read(topic, gateway, self._reads.pop((topic, gateway)))
         return self._reading
 

@@ -171,6 +171,8 @@ class HostActor:
             self._tasks.start(self._check(topics), "check")
         if (read := host.next_read(now)) is not None:
             self._tasks.start(self._read(read), "read")
+        if (keys := host.next_recall(now)) is not None:
+            self._tasks.start(self._recall(keys), "recall")
         if (count := host.next_lease(now)) is not None:
             self._tasks.start(self._lease(count), "lease")
         for other in host.uplinks.hosts:
@@ -234,6 +236,12 @@ class HostActor:
             self._host.read(await self._log.after(read.topic, read.since, CATCH_UP_PAGE))
 
         await self._ask_database("catch-up", question, self._host.read_failed)
+
+    async def _recall(self, keys: list[tuple[int, str]]) -> None:
+        async def question() -> None:
+            self._host.recalled(await self._log.by_keys(keys), now_ms())
+
+        await self._ask_database("recall", question, self._host.recall_failed)
 
     async def _lease(self, count: int) -> None:
         async def question() -> None:

@@ -44,6 +44,8 @@ MAX_MAILBOX = 1_000
 """Commands waiting in one activation while it loads or commits. At the bound: ``overloaded``."""
 MAX_PENDING_ENTRIES = 20_000
 """Entries of one host that wait for persistence. At the bound: ``overloaded``."""
+MAX_RECALLS = 2_000
+"""Refusals of one host that are held back until the log has said that they are no repeats. At the bound: refused."""
 MAX_ACTIVATIONS = 100_000
 """Active actors of one host. At the bound the idlest is passivated; if none is idle: ``overloaded``."""
 MAX_APPEND_ENTRIES = 5_000

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from fastsock.db.append_plan import Known, name_flaw
 from fastsock.db.rows import COLUMNS, entry_of
 from fastsock.db.statement import Statement
-from fastsock.schemas.log import Append
+from fastsock.schemas.log import Append, Entry
 from fastsock.schemas.names import MAX_ID
 
 _LOG = ", ".join(f"log.{name}" for name in COLUMNS)
@@ -47,6 +47,12 @@ async def look_up(connection: AsyncConnection, groups: Sequence[Append]) -> Know
     for conversation, head, _ in await HEADS.fetch(connection, wanted=[(name,) for name in conversations]):
         known.heads[conversation] = head
     return known
+
+
+async def by_keys(connection: AsyncConnection, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Entry]:
+    """What became of these attempts, by sender and key; without those that the log does not know."""
+    entries = [entry_of(row) for row in await _BY_KEY.fetch(connection, wanted=list(keys))]
+    return {(entry.sender_id, entry.key): entry for entry in entries}
 
 
 def _is_id(number: int) -> bool:

@@ -22,7 +22,7 @@ from fastsock.db import log_writes
 from fastsock.db.append_plan import Numbered, optimistic, side_effects
 from fastsock.db.careful_append import OvertakenError, append_carefully
 from fastsock.db.engine import Database
-from fastsock.db.log_reads import HEADS
+from fastsock.db.log_reads import HEADS, by_keys
 from fastsock.db.refusals import REFUSALS, concerns_a_row
 from fastsock.db.rows import COLUMNS, entry_of
 from fastsock.db.statement import upsert
@@ -121,6 +121,14 @@ class MessageLog:
             return {name: head for name, head, _ in await HEADS.fetch(connection, wanted=wanted)}
 
         return dict.fromkeys(conversations, 0) | await self._database.read(query)
+
+    async def by_keys(self, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Entry]:
+        """What became of these attempts, ``(sender id, key)``; without those that the log does not know."""
+
+        async def query(connection: AsyncConnection) -> dict[tuple[int, str], Entry]:
+            return await by_keys(connection, keys)
+
+        return await self._database.read(query)
 
     async def history(
         self, conversation: str, *, before: int | None = None, after: int | None = None, skip: int = 0, limit: int = 50

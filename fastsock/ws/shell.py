@@ -146,7 +146,8 @@ class GatewayShell:
             if socket.ready.is_set():
                 socket.connection.write(events.expiring_frame(socket.expires_at_ms, now_ms))
         elif what == "expired":
-            self._end(socket, close(error_of("token_expired", "the token has expired")).code, "the token has expired")
+            end = close(error_of("token_expired", "the token has expired"))
+            self._end(socket, end.code, end.reason)
         elif not socket.ready.is_set():
             text = f"not ready within {READY_WITHIN_MS / 1000:g} s: try again"
             self._end(socket, TRY_AGAIN_LATER, text)

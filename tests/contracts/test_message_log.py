@@ -9,7 +9,7 @@ import pytest
 
 from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
-from fastsock.schemas.log import Append, Duplicate, Entry, Fenced, Refused, Stored
+from fastsock.schemas.log import Append, Duplicate, Entry, Fenced, Kind, Refused, Stored
 from fastsock.schemas.names import MAX_ID
 from tests.contracts.entries import NOW_MS, change, group, members_of, membership, message, numbered
 
@@ -173,11 +173,14 @@ async def test_a_duplicate_is_one_even_behind_a_fence(log: MessageLog) -> None:
     assert await log.append([retry]) == [[Duplicate(numbered(original, 1)), Fenced(1)]]
 
 
-async def test_an_id_is_never_taken_for_another_entry(log: MessageLog) -> None:
+@pytest.mark.parametrize("conversation", [ROOM, OTHER])
+async def test_an_id_is_never_taken_for_another_entry(log: MessageLog, conversation: str) -> None:
     await log.append([group(0, message(ROOM, 1, "a", id_=77_000_001))])
-    stranger = message(OTHER, 2, "b", id_=77_000_001)
-    text = "the id 77000001 belongs to another entry, in room:1"
-    assert await log.append([group(0, stranger)]) == [[Refused("refused_by_storage", text)]]
+    head = (await log.heads([conversation]))[conversation]
+    refused = Refused("refused_by_storage", "the id 77000001 belongs to another entry, in room:1")
+    for sender, text in ((2, "a"), (1, "b")):
+        stranger = message(conversation, sender, text, id_=77_000_001)
+        assert await log.append([group(head, stranger)]) == [[refused]]
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
@@ -274,13 +277,13 @@ async def test_a_delete_leaves_a_tombstone_that_keeps_its_edit(log: MessageLog) 
 
 
 @pytest.mark.parametrize("kind", ["edit", "delete"])
-async def test_what_is_deleted_or_not_there_is_not_changed(log: MessageLog, kind: str) -> None:
+async def test_what_is_deleted_or_not_there_is_not_changed(log: MessageLog, kind: Kind) -> None:
     gone, there, elsewhere = message(ROOM, 1, "gone"), message(ROOM, 1, "there"), message(OTHER, 1, "elsewhere")
     await log.append([group(0, gone, there, change("delete", gone, 1)), group(0, elsewhere)])
     [edit] = (await all_of(log, ROOM))[2:]
     missing = message(ROOM, 1, "never stored")
     moved = msgspec.structs.replace(elsewhere, conversation=ROOM)
-    tries = [change(kind, target, 1, "x" * (kind == "edit")) for target in (gone, missing, moved, edit)]  # type: ignore[arg-type]
+    tries = [change(kind, target, 1, "x" * (kind == "edit")) for target in (gone, missing, moved, edit)]
     last = message(ROOM, 1, "last")
     assert await log.append([group(3, *tries, last)]) == [
         [
@@ -293,6 +296,16 @@ async def test_what_is_deleted_or_not_there_is_not_changed(log: MessageLog, kind
     ]
     assert [entry.content for entry in await log.history(ROOM)] == ["", "there", "last"]
     assert [entry.content for entry in await log.history(OTHER)] == ["elsewhere"]
+
+
+@pytest.mark.parametrize("kind", ["edit", "delete"])
+async def test_a_late_change_alone_does_not_bring_a_message_back(log: MessageLog, kind: Kind) -> None:
+    gone = message(ROOM, 1, "gone")
+    await log.append([group(0, gone, change("delete", gone, 1))])
+    refused = Refused("message_deleted", f"message {gone.id} has been deleted")
+    assert await log.append([group(2, change(kind, gone, 1))]) == [[refused]]
+    assert await log.get(gone.id) == msgspec.structs.replace(gone, seq=1, content="", deleted=True)
+    assert await log.heads([ROOM]) == {ROOM: 2}
 
 
 async def test_changes_within_one_call_follow_each_other(log: MessageLog) -> None:

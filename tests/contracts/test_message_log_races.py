@@ -6,11 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.util import await_only
 
 from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
 from fastsock.schemas.log import Append, Duplicate, Entry, Fenced, Outcome, Stored
 from tests.contracts.entries import change, group, membership, message, numbered
+from tests.fixtures_database import DatabaseUrl
 
 ROUNDS = 25
 
@@ -112,3 +115,42 @@ async def test_changes_of_one_message_by_two(writers: list[MessageLog]) -> None:
         [winner] = [n for n in range(2) if outcomes[n] == [[Stored(3), Stored(4)]]]
         assert outcomes[1 - winner] == [[Fenced(4)] * 2]
         assert [entry.content for entry in await all_of(writers[2], room)] == [f"by {winner}", "", f"by {winner}", ""]
+
+
+async def test_two_who_look_before_they_write(writers: list[MessageLog]) -> None:
+    """Each append repeats an entry, so that it is looked at; what they see may be old when they write."""
+    for round_ in range(ROUNDS):
+        room = f"room:{10 + round_}"
+        old = message(room, 3, f"old in {room}")
+        await writers[2].append([group(0, old)])
+        tries = [group(1, old, *(message(room, n + 1, f"{room} {n} {place}") for place in range(3))) for n in range(2)]
+        outcomes = await asyncio.gather(*(writers[n].append([tries[n]]) for n in range(2)))
+        [winner] = [n for n in range(2) if outcomes[n] == [[Stored(1), Stored(2), Stored(3), Stored(4)]]]
+        assert outcomes[1 - winner] == [[Stored(1), *[Fenced(4)] * 3]]
+        assert [entry.sender_id for entry in await all_of(writers[2], room)] == [3, *[winner + 1] * 3]
+
+
+async def test_a_first_try_that_commits_while_the_second_looks(
+    database_url: DatabaseUrl,
+) -> None:
+    """All that it looks at is one snapshot; else it would miss the entries, see their head, and call them fenced.
+
+    PostgreSQL's, that is: on SQLite whoever looks holds the write lock.
+    """
+    url = database_url("postgresql")
+    first, second = Database(url), Database(url)
+    groups = [group(0, message("room:1", 1, "a"), message("room:1", 1, "b"))]
+    retry = [group(0, *groups[0].entries, groups[0].entries[0])]  # one of them twice: it has to be looked at
+    meanwhile: list[object] = []
+
+    @event.listens_for(second.engine.sync_engine, "before_cursor_execute")
+    def _before(*arguments: object) -> None:
+        if "max(seq)" in str(arguments[2]) and not meanwhile:
+            meanwhile.append("begun")
+            meanwhile.append(await_only(MessageLog(first).append(groups)))
+
+    assert await MessageLog(second).append(retry) == [[Stored(1), Stored(2), Stored(1)]]
+    assert meanwhile == ["begun", [[Stored(1), Stored(2)]]]
+    assert [entry.content for entry in await all_of(MessageLog(first), "room:1")] == ["a", "b"]
+    await first.close()
+    await second.close()

@@ -15,7 +15,8 @@ import uuid
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import httpx
 import jwt
@@ -23,7 +24,6 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.e2e.people import API, PASSWORD
-from tests.server import Server
 
 WITHIN_S = 30.0
 """So long an answer may take: milliseconds on a quiet machine, seconds where colleagues use the same two cores."""
@@ -169,10 +169,23 @@ class Wire:
         await self._reader
 
 
+class Running(Protocol):
+    """Where FastSock runs: `tests.server.Server`, or what has the same addresses."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def ws_url(self) -> str: ...
+
+    @property
+    def data_dir(self) -> Path: ...
+
+
 class Town:
     """A running server, and whoever a test brings there; sockets end with the test."""
 
-    def __init__(self, server: Server, http: httpx.AsyncClient) -> None:
+    def __init__(self, server: Running, http: httpx.AsyncClient) -> None:
         self.server = server
         self.http = http
         self._open = AsyncExitStack()

@@ -124,6 +124,10 @@ class MemoryLog:
         """The entries that follow ``since``, at most ``limit``, in order; messages in their present state."""
         return deepcopy(self.logs.get(conversation, [])[since : since + limit])
 
+    def by_keys(self, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Entry]:
+        """What became of these attempts, ``(sender id, key)``; without those that the log does not know."""
+        return {key: deepcopy(self._by_key[key]) for key in keys if key in self._by_key}
+
     def heads(self, conversations: Sequence[str]) -> dict[str, int]:
         return {conversation: len(self.logs.get(conversation, [])) for conversation in conversations}
 

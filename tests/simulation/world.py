@@ -295,7 +295,7 @@ class SimHost:
         self._polls[peer] = finish
         self.world.after(POLL_HOLD_MS, expire)
 
-    def pump(self) -> None:
+    def pump(self) -> None:  # noqa: C901 - a list of all that a host may offer
         host, world, life = self.host, self.world, self.life
         assert host is not None
         now = world.now_ms
@@ -321,6 +321,11 @@ class SimHost:
         if read is not None:
             about = read.topic, read.since, CATCH_UP_PAGE
             world.after(world.latency(), lambda: self._mine(life, lambda h: h.read(world.log.after(*about))))
+        keys = host.next_recall(now)
+        if keys is not None:
+            world.after(
+                world.latency(), lambda: self._mine(life, lambda h: h.recalled(world.log.by_keys(keys), world.now_ms))
+            )
         count = host.next_lease(now)
         if count is not None:
             world.after(world.latency(), lambda: self._mine(life, lambda h: h.ids.leased(world.log.lease_ids(count))))

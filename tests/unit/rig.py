@@ -117,12 +117,19 @@ class Rig:
             self.host.read(self.log.after(read.topic, read.since, CATCH_UP_PAGE))
         return read is not None
 
+    def recall(self) -> list[tuple[int, str]] | None:
+        keys = self.host.next_recall(self.now_ms)
+        if keys is not None:
+            self.host.recalled(self.log.by_keys(keys), self.now_ms)
+        return keys
+
     def pump(self) -> None:
         """Let the database answer everything, until the host wants nothing more."""
         busy = True
         while busy:
             self.lease()
             busy = self.check() is not None or self.read() or self.load() is not None
+            busy |= self.recall() is not None
             busy |= sum(self.append(writer) is not None for writer in range(self.writers)) > 0
 
     def settle(self, *peers: str) -> list[Delivery]:

@@ -62,7 +62,8 @@ def submit(to: str, command: LinkCommand, request: int = 0) -> Submit:
     return Submit(Envelope(to, request, command))
 
 
-def member(head: int = 0, joined_seq: int = 1, unread: int = 0, name: str = ROOM) -> Subscription:
+def member(head: int = 1, joined_seq: int = 1, unread: int = 0, name: str = ROOM) -> Subscription:
+    """A membership, by default of a room that has just been made."""
     return Subscription(name, head, unread, joined_seq)
 
 
@@ -145,42 +146,59 @@ def test_a_user_that_cannot_be_attached_is_attached_later(bench: Bench, how: str
 
 def test_a_gap_is_filled_before_anything_after_it_is_shown(bench: Bench) -> None:
     bench.ready("a", 1, member())
-    assert shown(bench.deliver(frame(1))) == [({"a"}, b"#1")]
-    assert bench.deliver(frame(1)) == []
-    assert bench.deliver(frame(4)) == [submit(ROOM, CatchUp(1))]
-    assert bench.deliver(frame(3)) == []
-    assert shown(bench.deliver(frame(2))) == [({"a"}, b"#2"), ({"a"}, b"#3"), ({"a"}, b"#4")]
-    assert bench.deliver(CaughtUp(ROOM, 4)) == []
-    assert shown(bench.deliver(frame(5))) == [({"a"}, b"#5")]
+    assert shown(bench.deliver(frame(2))) == [({"a"}, b"#2")]
+    assert bench.deliver(frame(2)) == []
+    assert bench.deliver(frame(5)) == [submit(ROOM, CatchUp(2))]
+    assert bench.deliver(frame(4)) == []
+    assert shown(bench.deliver(frame(3))) == [({"a"}, b"#3"), ({"a"}, b"#4"), ({"a"}, b"#5")]
+    assert bench.deliver(CaughtUp(ROOM, 5)) == []
+    assert shown(bench.deliver(frame(6))) == [({"a"}, b"#6")]
 
 
 def test_a_page_that_ends_early_is_followed_by_the_next(bench: Bench) -> None:
     bench.ready("a", 1, member())
-    bench.deliver(frame(1))
-    assert bench.deliver(CaughtUp(ROOM, 2)) == [submit(ROOM, CatchUp(1))]
-    assert bench.deliver(CaughtUp(ROOM, 1)) == []  # nothing follows
+    bench.deliver(frame(2))
+    assert bench.deliver(CaughtUp(ROOM, 3)) == [submit(ROOM, CatchUp(2))]
+    assert bench.deliver(CaughtUp(ROOM, 2)) == []  # nothing follows
     assert bench.gateway.next_deadline_ms() is None
+    bench.deliver(frame(3))
+    assert bench.deliver(CaughtUp(ROOM, 3)) == []
+
+
+def test_what_one_page_said_is_not_forgotten_over_another(bench: Bench) -> None:
+    """Two readings of the log cross: the later page ends before the point that the earlier one has reached."""
+    bench.ready("a", 1, member(head=3))
+    bench.ready("b", 2)
+    for seq in (4, 5):
+        bench.deliver(frame(seq))
+    bench.deliver(Invite(2, ROOM, 1))  # rewound, while a page that ends with #7 is on its way
+    for seq in (6, 7):
+        assert bench.deliver(frame(seq)) == []
+    bench.deliver(CaughtUp(ROOM, 8))
+    for seq in (2, 3, 4, 5):
+        bench.deliver(frame(seq))
+    assert bench.deliver(CaughtUp(ROOM, 6)) == [submit(ROOM, CatchUp(7))]
 
 
 def test_a_page_that_brings_nothing_is_asked_for_again_after_a_pause(bench: Bench) -> None:
     bench.ready("a", 1, member())
-    assert bench.deliver(frame(2)) == [submit(ROOM, CatchUp(0))]
-    assert bench.deliver(CaughtUp(ROOM, 0)) == []
-    assert bench.deliver(frame(3)) == []
+    assert bench.deliver(frame(3)) == [submit(ROOM, CatchUp(1))]
+    assert bench.deliver(CaughtUp(ROOM, 1)) == []
+    assert bench.deliver(frame(4)) == []
     assert bench.tick(gw.RETRY_MS - 1) == []
-    assert bench.tick(gw.RETRY_MS) == [submit(ROOM, Attach(0)), submit(ROOM, CatchUp(0))]
+    assert bench.tick(gw.RETRY_MS) == [submit(ROOM, Attach(1)), submit(ROOM, CatchUp(1))]
 
 
 def test_frames_that_wait_for_a_gap_are_bounded(bench: Bench) -> None:
     bench.ready("a", 1, member())
-    for seq in range(2, MAX_HELD_FRAMES + 2):
+    for seq in range(3, MAX_HELD_FRAMES + 3):
         bench.deliver(frame(seq))
     assert bench.gateway.stats()["held_frames"] == MAX_HELD_FRAMES
-    bench.deliver(frame(MAX_HELD_FRAMES + 2))
+    bench.deliver(frame(MAX_HELD_FRAMES + 3))
     assert bench.gateway.stats()["held_frames"] == 1
-    for seq in range(1, MAX_HELD_FRAMES + 1):  # they are read again
+    for seq in range(2, MAX_HELD_FRAMES + 2):  # they are read again
         assert shown(bench.deliver(frame(seq))) == [({"a"}, b"#%d" % seq)]
-    assert len(shown(bench.deliver(frame(MAX_HELD_FRAMES + 1)))) == 2
+    assert len(shown(bench.deliver(frame(MAX_HELD_FRAMES + 2)))) == 2
 
 
 def test_frames_of_topics_that_nobody_knows(bench: Bench) -> None:
@@ -192,11 +210,11 @@ def test_frames_of_topics_that_nobody_knows(bench: Bench) -> None:
 def test_what_was_handed_out_to_be_written_does_not_change(bench: Bench) -> None:
     bench.ready("a", 1, member())
     bench.ready("b", 2, member())
-    assert bench.deliver(frame(2, unsubscribe=(2,))) == [submit(ROOM, CatchUp(0))]
-    outputs = bench.deliver(frame(1))
+    assert bench.deliver(frame(3, unsubscribe=(2,))) == [submit(ROOM, CatchUp(1))]
+    outputs = bench.deliver(frame(2))
     bench.disconnect("a")
-    assert shown(outputs) == [({"a", "b"}, b"#1"), ({"a", "b"}, b"#2")]
-    assert shown(bench.deliver(frame(3))) == []
+    assert shown(outputs) == [({"a", "b"}, b"#2"), ({"a", "b"}, b"#3")]
+    assert shown(bench.deliver(frame(4))) == []
 
 
 # --- who is let in -----------------------------------------------------------------------------------------------
@@ -232,6 +250,17 @@ def test_a_second_late_invitation_while_the_first_is_read(bench: Bench) -> None:
     assert shown(bench.deliver(frame(10))) == [({"a", "b", "c"}, b"#10")]
 
 
+def test_a_socket_that_is_greeted_while_the_log_is_read_again_is_shown_nothing_twice(bench: Bench) -> None:
+    bench.ready("b", 2)
+    bench.ready("a", 1, member(head=8))
+    bench.deliver(Invite(2, ROOM, 6))
+    bench.connect("c", 1)
+    assert bench.load(1, member(head=8)) == [Ready("c", [(ROOM, 8, 0)])]
+    assert shown(bench.deliver(frame(7, subscribe=(2,)))) == [({"b"}, b"#7")]
+    assert shown(bench.deliver(frame(8))) == [({"b"}, b"#8")]
+    assert shown(bench.deliver(frame(9))) == [({"a", "b", "c"}, b"#9")]
+
+
 def test_two_invitations_by_one_entry_that_are_both_late(bench: Bench) -> None:
     bench.ready("b", 2)
     bench.ready("c", 3)
@@ -248,6 +277,15 @@ def test_an_invitation_to_what_was_left_since_lets_nobody_in(bench: Bench) -> No
     bench.tick(DETACH_LINGER_MS)
     assert bench.deliver(Invite(1, ROOM, 5)) == []
     assert bench.gateway.stats()["topics"] == 0
+
+
+def test_an_invitation_that_is_older_than_the_socket_lets_nobody_in(bench: Bench) -> None:
+    bench.ready("a", 1, member(head=6))
+    bench.deliver(frame(7, subscribe=(2,)))
+    bench.deliver(frame(8, unsubscribe=(2,)))
+    bench.ready("b", 2)
+    assert bench.deliver(Invite(2, ROOM, 6)) == []
+    assert shown(bench.deliver(frame(9))) == [({"a"}, b"#9")]
 
 
 def test_a_late_invitation_to_a_socket_that_is_still_loading_lets_nobody_in(bench: Bench) -> None:
@@ -310,6 +348,15 @@ def test_a_load_that_is_older_than_what_is_known_here_is_repeated(bench: Bench) 
 # --- going -------------------------------------------------------------------------------------------------------
 
 
+def test_one_of_two_sockets_ends(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.connect("b", 1)
+    bench.load(1, member())
+    assert bench.disconnect("a") == [submit("user:1", Disconnect("c-a"))]
+    assert shown(bench.deliver(frame(2))) == [({"b"}, b"#2")]
+    assert bench.gateway.next_deadline_ms() is None
+
+
 def test_topics_linger_and_are_detached(bench: Bench) -> None:
     bench.ready("a", 1, member())
     assert bench.disconnect("a") == [submit("user:1", Disconnect("c-a"))]
@@ -319,6 +366,16 @@ def test_topics_linger_and_are_detached(bench: Bench) -> None:
     assert bench.tick(DETACH_LINGER_MS) == [submit(ROOM, Detach()), submit("user:1", Detach())]
     assert bench.gateway.next_deadline_ms() is None
     assert set(bench.gateway.stats().values()) == {0}
+
+
+def test_what_was_to_be_tried_again_for_a_topic_is_forgotten_with_it(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.disconnect("a")
+    bench.now_ms = DETACH_LINGER_MS - 1
+    bench.refuse(Envelope(ROOM, 0, Attach()))
+    bench.tick(DETACH_LINGER_MS)
+    assert bench.gateway.next_deadline_ms() is None
+    assert bench.tick(2 * DETACH_LINGER_MS) == []
 
 
 def test_who_comes_back_in_time_finds_everything_attached(bench: Bench) -> None:
@@ -423,12 +480,12 @@ def test_a_host_that_restarts_while_a_load_is_under_way(bench: Bench) -> None:
 
 def test_frames_held_from_before_a_restart_do_not_hide_what_came_after(bench: Bench) -> None:
     bench.ready("a", 1, member())
-    bench.deliver(frame(3))
+    bench.deliver(frame(4))
     bench.reattach(ROOM)
     assert bench.gateway.stats()["held_frames"] == 0
-    for seq in (1, 2):
+    for seq in (2, 3):
         bench.deliver(frame(seq))
-    assert bench.deliver(CaughtUp(ROOM, 3)) == [submit(ROOM, CatchUp(2))]
+    assert bench.deliver(CaughtUp(ROOM, 4)) == [submit(ROOM, CatchUp(3))]
 
 
 # --- when links are full -----------------------------------------------------------------------------------------
