@@ -92,6 +92,8 @@ class PostgresServer:
         """A URL for `Database`, of a fresh database: empty, or a copy of the one behind the URL ``template``."""
         name = f"fastsock_test_{os.getpid()}_{next(self._numbers)}_{secrets.token_hex(3)}"
         source = f' TEMPLATE "{database_of(template)}"' if template else ""
+        if self.own and template:
+            source += " STRATEGY FILE_COPY"  # 50 ms; through the write-ahead log, which is the default, it is 130
         self.execute(f'CREATE DATABASE "{name}"{source}')
         self._databases.append(name)
         return self.url(name)

@@ -1,4 +1,4 @@
-"""A real FastSock server for tests: ``fastsock serve`` as a process of its own, with ports and a directory of its own."""
+"""A real FastSock for tests: ``fastsock serve`` as a process of its own, with ports and a directory of its own."""
 
 from __future__ import annotations
 

@@ -396,3 +396,11 @@ async def test_leased_ids_are_nobody_elses(url: str) -> None:
     assert [len(lease) for lease in leases] == [*range(1, 31)]
     ids = sorted(id_ for lease in leases for id_ in lease)
     assert ids == [*range(1, 30 * 31 // 2 + 1)]
+
+
+async def test_attempts_are_found_by_their_keys(log: MessageLog) -> None:
+    mine, other, later = message(ROOM, 1, "one"), message(ROOM, 2, "two"), message("room:2", 1, "three")
+    await log.append([group(0, mine, other), group(0, later)])
+    found = await log.by_keys([(1, mine.key), (1, later.key), (2, mine.key), (9, "c:nobody")])
+    assert found == {(1, mine.key): numbered(mine, 1), (1, later.key): numbered(later, 1)}
+    assert await log.by_keys([]) == {}

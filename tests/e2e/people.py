@@ -174,7 +174,7 @@ class Person:
     def answered(self, frame: dict[str, object]) -> None:
         data = frame["data"]
         assert isinstance(data, dict)
-        client_msg_id = data.get("client_msg_id")
+        client_msg_id = data["client_msg_id"]
         if frame["event"] == "error":
             self.errors.append(data)
             if data.get("retryable") and client_msg_id in self.outbox:

@@ -401,10 +401,43 @@ async def test_who_may_not_change_a_message(town: Town) -> None:
     refused = await author.refused(
         json.dumps({"event": "message.edit", "data": {"message_id": identity, "content": "but"}})
     )
-    assert refused["data"]["code"] == "message_deleted"
-    assert refused["data"]["context_event"] == "message.edit"
+    text = f"message {identity} has been deleted"
+    assert refused["data"] == error_data("message_deleted", text, "message.edit")
     for wire in (author, member, outsider):
         await wire.quiet()
+
+
+async def test_a_change_sent_again_happens_once(town: Town) -> None:
+    ada = await town.person("ada")
+    wire, other = await town.open(ada), await town.open(ada)
+    ack = await wire.post("helo", receiver_id=ada.id, client_msg_id="m1")
+    await everybody_is_shown([wire, other], message(ack, ada, "helo"))
+    edit = json.dumps(
+        {
+            "event": "message.edit",
+            "data": {"message_id": ack["message_id"], "content": "hello", "client_msg_id": "e1"},
+        }
+    )
+    await wire.raw(edit)
+    await wire.raw(edit)
+    for each in (wire, other):
+        assert (await each.take("message.update"))["content"] == "hello"
+    reused = edit.replace('"e1"', '"m1"')
+    refused = await wire.refused(reused)
+    conversation = f"dm:{ada.id}:{ada.id}"
+    text = f"the id 'm1' cannot name a edit: a message in {conversation} has used it"
+    assert refused["data"] == error_data("key_reused", text, "message.edit", "m1")
+    for each in (wire, other):
+        await each.quiet()
+
+    path = f"chat/messages/{ack['message_id']}"
+    assert (await town.ask(ada, "DELETE", path)).status_code == 200
+    for each in (wire, other):
+        assert (await each.take("message.delete"))["deleted"]
+    again = await town.ask(ada, "DELETE", path)
+    assert (again.status_code, again.json()["code"]) == (409, "message_deleted")
+    for each in (wire, other):
+        await each.quiet()
 
 
 # --- order -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import asyncio
 
 from tests.e2e.test_protocol_messages import everybody_is_shown, message
 from tests.e2e.test_protocol_socket import ISO
-from tests.e2e.wire import Town, error_data, send_frame
+from tests.e2e.wire import Town, Wire, error_data, send_frame
 
 
 async def test_a_new_room_is_announced_to_every_open_socket_of_every_member(town: Town) -> None:
@@ -146,3 +146,40 @@ async def test_a_room_is_one_conversation_for_everybody_however_it_changes(town:
         ("room.member_joined", 4),
         ("message.delete", 5),
     ]
+
+
+async def test_who_comes_and_goes_while_others_talk_is_shown_exactly_their_part(town: Town) -> None:
+    ada, bea, cleo = await town.people("ada", "bea", "cleo")
+    room = await town.room(ada, bea)
+    speakers = [await town.open(who) for who in (ada, ada, bea, bea)]
+    visitor = [await town.open(cleo), await town.open(cleo)]
+    greeted: list[Wire] = []
+
+    async def speak(number: int, wire: Wire) -> None:
+        for place in range(45):
+            await wire.post(f"{number}-{place}", room_id=room)
+
+    async def visit() -> tuple[int, int]:
+        await speakers[0].take("message.receive", seq=20)
+        joined = await town.ask(ada, "POST", f"chat/rooms/{room}/members", user_ids=[cleo.id])
+        for _ in range(4):
+            greeted.append(await town.open(cleo))
+        left = await town.ask(ada, "DELETE", f"chat/rooms/{room}/members/{cleo.id}")
+        return joined.json()["seq"], left.json()["seq"]
+
+    *_, (joined, left) = await asyncio.gather(*(speak(number, wire) for number, wire in enumerate(speakers)), visit())
+    assert joined > 20
+    assert left < 1 + len(speakers) * 45 + 2, "the visit ended while they were talking"
+    for wire in visitor:
+        await wire.take("room.member_left")
+        assert wire.frames[0]["event"] == "room.member_joined"
+        assert [frame["data"]["seq"] for frame in wire.frames] == list(range(joined, left))
+        wire.frames.clear()
+    for wire in greeted:
+        await wire.take("room.member_left")
+        [conversation] = wire.greeting["conversations"]
+        assert joined <= conversation["seq"] < left
+        assert [frame["data"]["seq"] for frame in wire.frames] == list(range(conversation["seq"] + 1, left))
+        wire.frames.clear()
+    for wire in (*visitor, *greeted):
+        await wire.quiet()

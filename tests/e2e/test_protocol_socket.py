@@ -13,7 +13,8 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from fastsock.core.limits import AUTHENTICATE_WITHIN_S, HEARTBEAT_S, MAX_CONNECTIONS_PER_USER, MAX_FRAME_BYTES
 from fastsock.schemas.events import NOT_SERVED_YET
@@ -148,6 +149,33 @@ async def test_a_socket_is_told_that_its_token_ends_and_closed_with_4001(town: T
     assert 0 <= expiring["expires_in"] <= 3
     assert await wire.closed() == (4001, "the token has expired")
     assert wire.frames == []
+
+
+async def test_what_is_said_before_the_greeting_is_heard_after_it(town: Town) -> None:
+    """A client need not wait: ``session.ready`` is the first frame all the same, and nothing gets lost."""
+    ada = await town.person("ada")
+    hasty = await town.connect(f"?token={ada.token}")
+    for number in range(3):
+        await hasty.raw(send_frame(content=f"note {number}", receiver_id=ada.id, client_msg_id=f"n{number}"))
+    await hasty.greeted()
+    assert [(await hasty.take("message.ack"))["client_msg_id"] for _ in range(3)] == ["n0", "n1", "n2"]
+    assert [(await hasty.take("message.receive"))["seq"] for _ in range(3)] == [1, 2, 3]
+    await hasty.quiet()
+
+    other = await town.connect()
+    await other.say("session.authenticate", token=ada.token)
+    await other.raw(send_frame(content="note 3", receiver_id=ada.id, client_msg_id="n3"))
+    await other.greeted()
+    assert (await other.take("message.ack"))["seq"] == 4
+    assert (await other.take("message.receive"))["seq"] == 4
+    await other.quiet()
+
+
+async def test_there_is_no_socket_elsewhere(town: Town) -> None:
+    ada = await town.person("ada")
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"{town.server.ws_url}t?token={ada.token}", open_timeout=WITHIN_S)
+    assert refused.value.response.status_code == 403
 
 
 # --- frames ------------------------------------------------------------------------------------------------------

@@ -106,6 +106,9 @@ class InProcess:
         read = host.next_read(now)
         if read is not None:
             host.read(self.log.after(read.topic, read.since, CATCH_UP_PAGE))
+        keys = host.next_recall(now)
+        if keys is not None:
+            host.recalled(self.log.by_keys(keys), now)
         count = host.next_lease(now)
         if count is not None:
             host.ids.leased(self.log.lease_ids(count))
@@ -118,7 +121,7 @@ class InProcess:
             self.writer.committed(outcomes)
             assert isinstance(ticket.answer, persistence.Committed)
             host.appended(0, persistence.decode_answer(persistence.encode_answer(ticket.answer)).outcomes, now)  # type: ignore[union-attr]
-        return any(what is not None for what in (wanted, topics, read, count, taken))
+        return any(what is not None for what in (wanted, topics, read, keys, count, taken))
 
     def _poll(self) -> Batch[bytes] | None:
         session, batch = self.host.poll(PEER, self._session, self._acknowledged, self.now_ms())
