@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.postgres import PostgresServer
+from tests.fixtures_database import database_url, migrated_postgres, migrated_sqlite, postgres
 from tests.server import Server
+
+__all__ = ["database_url", "migrated_postgres", "migrated_sqlite", "postgres"]
 
 settings.register_profile("fastsock", deadline=None, print_blob=True)
 settings.load_profile("fastsock")
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """One PostgreSQL for the whole run; each user of it makes a database of its own."""
-    with PostgresServer() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")

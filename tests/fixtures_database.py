@@ -1,4 +1,4 @@
-"""Databases for tests: a pytest plugin, registered in ``tests/conftest.py``.
+"""Databases for tests: the fixtures that ``tests/conftest.py`` gives to all of them.
 
 ``database_url("postgresql")`` and ``database_url("sqlite")`` give the URL of a fresh, migrated database; a database is
 migrated once in a session and copied from then on.

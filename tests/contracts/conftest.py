@@ -9,9 +9,7 @@ import pytest
 from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
 from tests.contracts.entries import add_users
-from tests.fixtures_database import DatabaseUrl, database_url, migrated_postgres, migrated_sqlite
-
-__all__ = ["database_url", "migrated_postgres", "migrated_sqlite"]
+from tests.fixtures_database import DatabaseUrl
 
 BACKENDS = ("sqlite", "postgresql")
 

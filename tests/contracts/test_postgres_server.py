@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import socket
 import subprocess
@@ -83,18 +82,3 @@ async def test_a_named_server_is_used_and_left_as_it_was(
         await connection.fetchval("SELECT 1")
     with pytest.raises(asyncpg.InvalidCatalogNameError):
         await asyncpg.connect(url.replace("+asyncpg", ""))
-
-
-async def test_killed_it_keeps_what_was_committed() -> None:
-    with PostgresServer(own=True) as server:
-        plain = server.url("postgres").replace("+asyncpg", "")
-        server.execute("CREATE TABLE kept (value int)")
-        server.execute("INSERT INTO kept VALUES (42)")
-        server.kill()
-        with pytest.raises(OSError, match="Connect call failed"):
-            await asyncpg.connect(plain)
-        server.start()
-        connection = await asyncpg.connect(plain)
-        assert await connection.fetchval("SELECT value FROM kept") == 42
-        await connection.close()
-    await asyncio.to_thread(until, lambda: not server._directory.exists())
