@@ -18,14 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-import pytest_asyncio
 import yaml  # type: ignore[import-untyped]
 from ray.autoscaler._private.constants import RAY_PROCESSES
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -181,47 +180,62 @@ def _is_one_of(kinds: Sequence[Sequence[Any]], process: psutil.Process) -> bool:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def deployed() -> Iterator[Cluster]:
+    """A cluster on which both applications run."""
     cluster = Cluster()
     try:
         cluster.start()
+        config = described("deploy/serve.yaml")
+        config["http_options"] |= {"host": "127.0.0.1", "port": cluster.port}
+        file = cluster.directory / "serve.yaml"
+        file.write_text(yaml.safe_dump(config))
+        said = cluster.run(str(BIN / "serve"), "deploy", str(file), "--address", cluster.dashboard)
+        assert "Sent deploy request successfully." in said
+        eventually(
+            lambda: cluster.applications() == {"gateway": "RUNNING", "api": "RUNNING"},
+            RUNNING_WITHIN_S,
+            lambda: f"{cluster.applications()}\n{cluster.logs()}",
+        )
+        eventually(cluster.listens, RUNNING_WITHIN_S, cluster.logs)
         yield cluster
     finally:
         sweep(cluster.instance)
         shutil.rmtree(cluster.directory, ignore_errors=True)
 
 
-@pytest_asyncio.fixture
-async def town(cluster: Cluster) -> AsyncIterator[Town]:
+async def test_serve_deploy_makes_a_chat_server_of_a_cluster(deployed: Cluster) -> None:
     async with httpx.AsyncClient(timeout=60) as http:
-        town = Town(cluster, http)
-        yield town
-        await town.close()
+        town = Town(deployed, http)
+        try:
+            await two_people_talk(town)
+        finally:
+            await town.close()
 
 
-async def test_serve_deploy_makes_a_chat_server_of_a_cluster(cluster: Cluster, town: Town) -> None:
-    config = described("deploy/serve.yaml")
-    config["http_options"] |= {"host": "127.0.0.1", "port": cluster.port}
-    file = cluster.directory / "serve.yaml"
-    file.write_text(yaml.safe_dump(config))
-    said = cluster.run(str(BIN / "serve"), "deploy", str(file), "--address", cluster.dashboard)
-    assert "Sent deploy request successfully." in said
-    eventually(
-        lambda: cluster.applications() == {"gateway": "RUNNING", "api": "RUNNING"},
-        RUNNING_WITHIN_S,
-        lambda: f"{cluster.applications()}\n{cluster.logs()}",
-    )
-    eventually(cluster.listens, RUNNING_WITHIN_S, cluster.logs)
-    await two_people_talk(town)
-
-
-def test_nothing_is_left_when_the_cluster_has_stopped(cluster: Cluster) -> None:
-    titles = [" ".join(process.cmdline()) for process in processes(cluster.instance)]
+def test_nothing_is_left_when_the_cluster_has_stopped(deployed: Cluster) -> None:
+    titles = [" ".join(process.cmdline()) for process in processes(deployed.instance)]
     for part in ("haproxy", "ray::HostActor", "ray::PersistenceActor", "ray::ServeReplica:gateway", "raylet"):
         assert any(part in title for title in titles), part
-    assert cluster.stop() == []
-    eventually(lambda: not processes(cluster.instance), STOPPED_WITHIN_S, lambda: str(processes(cluster.instance)))
-    assert not cluster.listens()
+    assert deployed.stop() == []
+    eventually(lambda: not processes(deployed.instance), STOPPED_WITHIN_S, lambda: str(processes(deployed.instance)))
+    assert not deployed.listens()
+
+
+def test_a_cluster_without_a_secret_is_refused() -> None:
+    ours = ("FASTSOCK_", "RAY_", "DATABASE_URL")
+    done = subprocess.run(
+        [sys.executable, "-c", "from fastsock import main; main.gateway({})"],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_WITHIN_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "fastsock.core.config.ConfigError: FASTSOCK_SECRET_KEY is not set: a cluster needs one of 32 characters or more"
+    )
 
 
 # --- the files alone ---------------------------------------------------------------------------------------------

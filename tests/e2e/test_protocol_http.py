@@ -23,6 +23,8 @@ from tests.e2e.test_protocol_messages import message
 from tests.e2e.test_protocol_socket import ISO
 from tests.e2e.wire import Account, Town
 
+pytestmark = pytest.mark.cluster
+
 USER = {"id", "email", "full_name", "is_active"}
 ROUTES = {
     "POST /api/v1/auth/signup": False,

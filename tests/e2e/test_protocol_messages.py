@@ -15,6 +15,8 @@ from fastsock.schemas.names import MAX_ID
 from tests.e2e.test_protocol_socket import ISO
 from tests.e2e.wire import Account, Town, Wire, error_data, send_frame
 
+pytestmark = pytest.mark.cluster
+
 SENDERS, SOCKETS, EACH = 2, 2, 50
 """200 messages at once: from each of two senders' two sockets as many as one socket may send in a burst."""
 

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.e2e.test_protocol_messages import everybody_is_shown, message
 from tests.e2e.test_protocol_socket import ISO
 from tests.e2e.wire import Town, Wire, error_data, send_frame
+
+pytestmark = pytest.mark.cluster
 
 
 async def test_a_new_room_is_announced_to_every_open_socket_of_every_member(town: Town) -> None:

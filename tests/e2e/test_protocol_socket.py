@@ -21,6 +21,8 @@ from fastsock.schemas.events import NOT_SERVED_YET
 from tests.e2e.people import until
 from tests.e2e.wire import WITHIN_S, Town, Wire, error_data, send_frame
 
+pytestmark = pytest.mark.cluster
+
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 # --- session.ready -----------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from tests.e2e.basics import two_people_talk
 from tests.e2e.wire import Town, send_frame
 from tests.server import Server
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module", params=["haproxy", "python"])
 def behind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
