@@ -242,8 +242,8 @@ def repeated(conversation: str, kind: Kind, original: Entry) -> list[Effect]:
     the repetition brings the entry to those who were attached then. Everybody else drops it by its number.
     """
     if (original.kind, original.conversation) != (kind, conversation):
-        used = f"a {original.kind} in {original.conversation} has used it"
-        text = f"the id {original.key[2:]!r} cannot name a {kind}: {used}"
+        what = f"it names an entry of kind {original.kind!r} in {original.conversation}"
+        text = f"the id {original.key[2:]!r} is taken: {what}"
         return [Fail(Failure("key_reused", text))]
     return [FanOut(original), *_announce(original), Reply(_answer(original))]
 

@@ -162,8 +162,8 @@ def decode_send(data: bytes | msgspec.Raw) -> MessageSend:
     """Raises: ProtocolError: ``invalid_data``, ``content_too_long``."""
     message = _decode(_message_send, data)
     if (message.room_id is None) == (message.receiver_id is None):
-        given = "neither" if message.room_id is None else "both"
-        raise error_of("invalid_data", f"exactly one of room_id and receiver_id is needed, {given} was given")
+        given = "neither was" if message.room_id is None else "both were"
+        raise error_of("invalid_data", f"exactly one of room_id and receiver_id is needed, {given} given")
     for field in ("room_id", "receiver_id", "reply_to"):
         if (value := getattr(message, field)) is not None:
             check_id(field, value)

@@ -204,7 +204,7 @@ async def test_a_client_msg_id_cannot_name_a_message_elsewhere(town: Town) -> No
     ack = await wire.post("here", room_id=room, client_msg_id="m1")
     await everybody_is_shown([wire, other], message(ack, ada, "here"))
     refused = await wire.refused(send_frame(content="there", receiver_id=bea.id, client_msg_id="m1"))
-    text = f"the id 'm1' cannot name a message: a message in room:{room} has used it"
+    text = f"the id 'm1' is taken: it names an entry of kind 'message' in room:{room}"
     assert refused["data"] == error_data("key_reused", text, client_msg_id="m1")
     for each in (wire, other):
         await each.quiet()
@@ -244,7 +244,7 @@ NOT_AN_ID = f"ids are integers from 1 to {MAX_ID}"
         (
             {"content": "x", "room_id": 1, "receiver_id": 1},
             "invalid_data",
-            "exactly one of room_id and receiver_id is needed, both was given",
+            "exactly one of room_id and receiver_id is needed, both were given",
         ),
         ({"content": "x", "room_id": 0}, "invalid_data", f"room_id: 0 is not an id; {NOT_AN_ID}"),
         ({"content": "x", "receiver_id": -1}, "invalid_data", f"receiver_id: -1 is not an id; {NOT_AN_ID}"),
@@ -427,7 +427,7 @@ async def test_a_change_sent_again_happens_once(town: Town) -> None:
     reused = edit.replace('"e1"', '"m1"')
     refused = await wire.refused(reused)
     conversation = f"dm:{ada.id}:{ada.id}"
-    text = f"the id 'm1' cannot name a edit: a message in {conversation} has used it"
+    text = f"the id 'm1' is taken: it names an entry of kind 'message' in {conversation}"
     assert refused["data"] == error_data("key_reused", text, "message.edit", "m1")
     for each in (wire, other):
         await each.quiet()

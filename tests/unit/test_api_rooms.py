@@ -245,7 +245,7 @@ async def test_a_repeated_attempt_takes_effect_once(world: World) -> None:
     assert first.status_code == 200
     again = await world.ask(bob, "DELETE", f"/chat/rooms/{other}/members/{bob.id}", headers=key)
     assert refusal(again) == refused(
-        409, "key_reused", f"the id 'leave-1' cannot name a left: a left in room:{room_id} has used it"
+        409, "key_reused", f"the id 'leave-1' is taken: it names an entry of kind 'left' in room:{room_id}"
     )
 
 

@@ -70,7 +70,7 @@ def test_a_key_of_another_kind_is_not_taken_for_a_repeat(rig: Rig) -> None:
     [refused] = answers(rig, RemoveMember(3, "c:m", 2))
     assert isinstance(refused, Failed)
     assert refused.failure.code == "key_reused"
-    assert refused.failure.message == "the id 'm' cannot name a left: a message in room:1 has used it"
+    assert refused.failure.message == "the id 'm' is taken: it names an entry of kind 'message' in room:1"
 
 
 def test_a_log_that_stays_away_ends_the_waiting(rig: Rig) -> None:

@@ -379,7 +379,7 @@ def test_a_key_names_one_thing_for_ever(kind: str, conversation: str) -> None:
         Entry,
     )
     failure = failure_of(commit(room, Send(MEMBER, "c:k", "x"), Duplicate(original)))
-    text = f"the id 'k' cannot name a message: a {kind} in {conversation} has used it"
+    text = f"the id 'k' is taken: it names an entry of kind {kind!r} in {conversation}"
     assert failure == ("key_reused", text, None)
     assert room.idle
 

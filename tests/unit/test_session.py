@@ -103,7 +103,7 @@ def test_text_is_kept_as_it_was_sent() -> None:
     ("data", "message"),
     [
         ({"room_id": None}, "exactly one of room_id and receiver_id is needed, neither was given"),
-        ({"receiver_id": 3}, "exactly one of room_id and receiver_id is needed, both was given"),
+        ({"receiver_id": 3}, "exactly one of room_id and receiver_id is needed, both were given"),
         ({"room_id": "42"}, "room_id: expected int | null, got str"),
         ({"room_id": True}, "room_id: expected int | null, got bool"),
         ({"room_id": 4.5}, "room_id: expected int | null, got float"),
