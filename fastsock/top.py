@@ -27,7 +27,7 @@ HOST_COLUMNS = {
     "topics": "topics",
     "entries": "msg/s",
     "frames": "out/s",
-    "entries_waiting": "queue: log",
+    "entries_waiting": "to log",
     "deliveries_waiting": "down",
     "forwards_waiting": "across",
 }
@@ -39,8 +39,8 @@ GATEWAY_COLUMNS = {
     "asked": "in/s",
     "frames_out": "out/s",
     "requests": "asking",
-    "uplink_waiting": "queue: up",
-    "outbox_bytes": "outbox B",
+    "uplink_waiting": "up",
+    "outbox_bytes": "unsent B",
 }
 WRITER_COLUMNS = {
     "writer": "writer",
@@ -49,6 +49,8 @@ WRITER_COLUMNS = {
     "entries_waiting": "queue",
     "failed_commits": "failed",
 }
+NAME_CHARS = 14
+"""Of a process's name: enough to tell one from another, in 80 columns."""
 RATES = frozenset({"entries", "frames", "asked", "frames_out", "commits"})
 """Counts since the start, shown as what they grow by in a second."""
 
@@ -102,15 +104,15 @@ def _table(
     title: str, columns: dict[str, str], before: list[dict[str, Any]], now: list[dict[str, Any]], seconds: float
 ) -> Table:
     key = next(iter(columns))
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for field, heading in columns.items():
         table.add_column(heading, justify="left" if field == key else "right", no_wrap=True)
     old = {row[key]: row for row in before}
     for row in now:
         if "error" in row:
-            table.add_row(row[key], f"[red]{row['error']}[/red]")
+            table.add_row(str(row[key]).removeprefix("fastsock-")[:NAME_CHARS], f"[red]{row['error']}[/red]")
             continue
-        cells = [str(row[key]).removeprefix("fastsock-")]
+        cells = [str(row[key]).removeprefix("fastsock-")[:NAME_CHARS]]
         for field in list(columns)[1:]:
             value = row.get(field, 0)
             if field in RATES:
