@@ -404,3 +404,21 @@ async def test_attempts_are_found_by_their_keys(log: MessageLog) -> None:
     found = await log.by_keys([(1, mine.key), (1, later.key), (2, mine.key), (9, "c:nobody")])
     assert found == {(1, mine.key): numbered(mine, 1), (1, later.key): numbered(later, 1)}
     assert await log.by_keys([]) == {}
+
+
+async def test_every_group_of_a_careful_append_keeps_its_own_numbers(log: MessageLog) -> None:
+    rooms = [f"room:{number}" for number in range(1, 8)]
+    again = message(rooms[0], 1, "first")
+    await log.append([group(0, again)])
+    repeated = message(rooms[6], 1, "the same key elsewhere", key=again.key)
+    groups = [
+        group(1 if room == rooms[0] else 0, *(message(room, 1, f"{room} {n}") for n in range(3))) for room in rooms
+    ]
+    groups[6].entries.insert(1, repeated)
+    outcomes = await log.append(groups)
+    assert outcomes[0] == [Stored(2), Stored(3), Stored(4)]
+    assert outcomes[1:6] == [[Stored(1), Stored(2), Stored(3)]] * 5
+    assert outcomes[6] == [Stored(1), Duplicate(numbered(again, 1)), Stored(2), Stored(3)]
+    for room in rooms:
+        entries = await all_of(log, room)
+        assert [entry.seq for entry in entries] == list(range(1, len(entries) + 1))
