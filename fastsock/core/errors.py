@@ -8,7 +8,7 @@
 
 Every error has a ``code``: stable, lower snake case, part of the public contract. `TABLE` gives each code its class,
 its HTTP status and, where the failure ends a socket, its WebSocket close code. Whatever crosses a process crosses as
-a `Failure` (see ``fastsock.schemas.wire``), never as a pickled exception, and `error_of` turns it back.
+a ``Failure`` (``actors.effects``), never as a pickled exception, and `error_of` turns it back.
 
 A message is lower case and names the value and the limit: "room 42 is full: it has 5,000 of 5,000 members".
 """
