@@ -75,11 +75,14 @@ class Downlinks:
     def renew(self, peer: str) -> None:
         """Give this gateway a new session, and forget what it is attached to and what waits for it.
 
-        When it last polled is not forgotten, or nobody would notice if it is gone, and its sockets with it.
+        When it last polled is not forgotten, or nobody would notice if it is gone, and its sockets with it. One that is
+        gone already stays so.
         """
         self._forget(peer)
-        self._downlinks[peer] = self._new(self._downlinks[peer].last_poll_ms)
-        self._woken[peer] = None
+        before = self._downlinks.get(peer)
+        if before is not None:
+            self._downlinks[peer] = self._new(before.last_poll_ms)
+            self._woken[peer] = None
 
     def renew_all(self) -> None:
         for peer in self._downlinks:

@@ -122,6 +122,8 @@ class Host:
         self._timers = Timers()
         self._parting = False
         """Whether something that lives elsewhere by now still has entries on their way to the log."""
+        self._unaware: dict[str, None] = {}
+        """Gateways that have lost topics by a move, and have not been given a new session yet."""
         self._local: deque[Envelope] = deque()
         self._owed: dict[int, tuple[Envelope, Owed]] = {}
 
@@ -169,6 +171,8 @@ class Host:
         """Drop the actors and topics of which ``gone`` is true, but keep what has entries on their way to the log.
 
         Whoever is attached here may not be attached there before those entries are committed, so they are shown here.
+        A gateway that has lost a topic may know nothing of the move, and would wait for ever. When nothing is under way
+        any more it is given a new session: it attaches anew, by its old placement, and is told the newer one.
         """
         self._parting = False
         for activation in self._activations:
@@ -177,7 +181,12 @@ class Host:
                     self._deactivate(activation.name)
                 else:
                     self._parting = True
-        self._topics.drop(lambda topic: gone(topic) and self._activations.get(topic) is None)
+        dropped = self._topics.drop(lambda topic: gone(topic) and self._activations.get(topic) is None)
+        self._unaware.update(dict.fromkeys(dropped))
+        if not self._parting:
+            for peer in self._unaware:
+                self._downlinks.renew(peer)
+            self._unaware.clear()
 
     def _is_host(self, peer: str) -> bool:
         return peer.partition("/")[0] in self.placement.hosts

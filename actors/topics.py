@@ -61,11 +61,14 @@ class Topics:
         for topic in [topic for topic, gateways in self._gateways.items() if gateway in gateways]:
             self.detach(topic, gateway)
 
-    def drop(self, gone: Callable[[str], bool]) -> None:
-        """Detach every gateway from the topics of which ``gone`` is true."""
+    def drop(self, gone: Callable[[str], bool]) -> list[str]:
+        """Detach every gateway from the topics of which ``gone`` is true; returns the gateways that this concerns."""
+        concerned: dict[str, None] = {}
         for topic in [topic for topic in self._gateways if gone(topic)]:
             for gateway in self.gateways(topic):
                 self.detach(topic, gateway)
+                concerned[gateway] = None
+        return list(concerned)
 
     def gateways(self, topic: str) -> tuple[str, ...]:
         return tuple(self._gateways.get(topic, ()))

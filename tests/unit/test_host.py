@@ -746,6 +746,7 @@ def test_what_moves_away_is_dropped_when_nothing_of_it_is_under_way() -> None:
     groups = rig.take()
     assert groups is not None
     rig.poll("g1")
+    session = rig.session("g1")
     away = split(epoch=2, room_1="h1", room_2="h1", room_3="h1", user_7="h1", user_8="h0")
     rig.host.move(away, rig.now_ms)
     assert [activation.name for activation in rig.host._activations] == [ROOM, "user:8"]
@@ -759,6 +760,25 @@ def test_what_moves_away_is_dropped_when_nothing_of_it_is_under_way() -> None:
     assert rig.host.stats()["topics"] == 0
     taken = rig.host.next_forward("h1", rig.now_ms)
     assert taken == (Batch(1, [Envelope(ROOM, 0, CatchUp(1))]), 2), "the new host's gateways have not seen it"
+    assert rig.session("g1") != session, "the gateway has to begin anew, and learns of the move by it"
+
+
+def test_a_gateway_that_is_gone_is_not_given_a_session_by_a_late_move() -> None:
+    rig = rig_with_room(placement=split(room_1="h0", room_2="h0"))
+    rig.tell("g1", "room:2", Attach(1))
+    rig.tell("g2", "room:2", Attach(1))
+    rig.ask("g2", ROOM, send(1, "a"))
+    rig.load()
+    groups = rig.take()
+    assert groups is not None
+    rig.host.move(split(epoch=2, room_1="h1", room_2="h1"), rig.now_ms)
+    rig.now_ms += PEER_GONE_MS
+    rig.poll("g2")
+    rig.host.tick(rig.now_ms)
+    assert rig.host.stats()["gateways"] == 1
+    rig.host.appended(0, rig.log.append(groups), rig.now_ms)
+    rig.pass_time(10)
+    assert rig.host.stats()["gateways"] == 1
 
 
 def test_a_host_that_is_told_of_a_late_commit_has_it_read_for_everybody() -> None:
