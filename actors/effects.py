@@ -97,7 +97,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, tag="f", gc=False):
 
 
 class CaughtUp(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
-    """The catch-up of ``topic`` has sent a page; the log's head was ``head`` then."""
+    """The catch-up of ``topic`` has sent a page. The log reaches ``head``; after a full page it may, so ask again."""
 
     topic: str
     head: int

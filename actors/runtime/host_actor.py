@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -23,7 +24,6 @@ from actors.commands import Envelope
 from actors.host import Host
 from actors.link import Batch
 from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
-from actors.placement import Placement
 from actors.runtime import names, placements
 from actors.runtime.calls import CALL_ERRORS, Actors, in_short
 from actors.runtime.clock import now_ms
@@ -40,6 +40,8 @@ from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
 
 log = structlog.get_logger("fastsock.host")
+
+T = TypeVar("T")
 
 TICK_S = 0.1
 """The longest time between two looks at what is due."""
@@ -99,15 +101,19 @@ class HostActor:
     async def ready(self) -> dict[str, object]:
         """Figures for ``fastsock top``; answers when the host can work."""
         await self._started()
-        fresh = now_ms() - REPORT_FRESH_MS
-        self._reports = {peer: report for peer, report in self._reports.items() if report[0] > fresh}
+        self._drop_old_reports()
         reports = {peer: figures for peer, (_, figures) in self._reports.items()}
         about = {"pid": os.getpid(), "failed_tasks": self._tasks.failures, "gateway_reports": reports}
         return {**self._host.stats(), **about}
 
     async def report(self, peer: str, figures: dict[str, int]) -> None:
         """Take a gateway's figures, for whoever asks this host."""
+        self._drop_old_reports()
         self._reports[peer] = (now_ms(), figures)
+
+    def _drop_old_reports(self) -> None:
+        fresh = now_ms() - REPORT_FRESH_MS
+        self._reports = {peer: report for peer, report in self._reports.items() if report[0] > fresh}
 
     async def describe(self, name: str) -> bytes | None:
         """One actor's state as JSON, or None if it is not in memory; looking activates nothing."""
@@ -145,12 +151,6 @@ class HostActor:
                 del self._polls[peer]
             current, batch = self._host.poll(peer, session, acknowledged, now_ms())
         return _encode_down(current, batch)
-
-    async def move(self, placement: bytes) -> None:
-        """Learn a newer placement."""
-        await self._started()
-        self._host.move(Placement.decode(placement), now_ms())
-        self._pump()
 
     # --- the pump ----------------------------------------------------------------------------------------------------
 
@@ -208,46 +208,48 @@ class HostActor:
                 self._host.append_failed(writer, now_ms())
         self._pump()
 
-    async def _ask_database(
-        self, what: str, question: Callable[[], Awaitable[None]], failed: Callable[[int], None]
+    async def _ask(
+        self, what: str, answer: Awaitable[T], told: Callable[[T], None], failed: Callable[[int], None]
     ) -> None:
-        """Ask the database, and tell the host if it is away: the question is asked again when it is due."""
+        """Tell the host what the database answers, or that it is away: then it is asked again when that is due."""
         try:
-            await question()
+            found = await answer
         except FastSockError as error:
             log.warning("the database does not answer", what=what, error=error.message)
             failed(now_ms())
-        self._pump()
+        except Exception:
+            failed(now_ms())  # a defect, which the owner of this task logs and counts; the host must not wait for ever
+            raise
+        else:
+            told(found)
+        finally:
+            self._pump()
 
     async def _load(self, wanted: list[str]) -> None:
-        async def question() -> None:
-            self._host.loaded(await self._conversations.load(wanted), now_ms())
-
-        await self._ask_database("load", question, self._host.load_failed)
+        host = self._host
+        answer = self._conversations.load(wanted)
+        await self._ask("load", answer, lambda states: host.loaded(states, now_ms()), host.load_failed)
 
     async def _check(self, topics: list[str]) -> None:
-        async def question() -> None:
-            self._host.checked(await self._log.heads(topics))
-
-        await self._ask_database("heads", question, self._host.check_failed)
+        await self._ask("heads", self._log.heads(topics), self._host.checked, self._host.check_failed)
 
     async def _read(self, read: Read) -> None:
-        async def question() -> None:
-            self._host.read(await self._log.after(read.topic, read.since, CATCH_UP_PAGE))
-
-        await self._ask_database("catch-up", question, self._host.read_failed)
+        page = self._log.after(read.topic, read.since, CATCH_UP_PAGE)
+        await self._ask("catch-up", page, self._host.read, self._host.read_failed)
 
     async def _recall(self, keys: list[tuple[int, str]]) -> None:
-        async def question() -> None:
-            self._host.recalled(await self._log.by_keys(keys), now_ms())
-
-        await self._ask_database("recall", question, self._host.recall_failed)
+        host = self._host
+        answer = self._log.by_keys(keys)
+        await self._ask("recall", answer, lambda found: host.recalled(found, now_ms()), host.recall_failed)
 
     async def _lease(self, count: int) -> None:
-        async def question() -> None:
-            self._host.ids.leased(await self._log.lease_ids(count))
+        ids = self._host.ids
+        await self._ask("lease", self._log.lease_ids(count), ids.leased, ids.failed)
 
-        await self._ask_database("lease", question, self._host.ids.failed)
+    async def _read_placement(self) -> None:
+        host = self._host
+        stored = placements.load(self._database)
+        await self._ask("placement", stored, lambda placement: host.move(placement, now_ms()), lambda _now: None)
 
     async def _forward(self, other: str, batch: Batch[Envelope], epoch: int) -> None:
         uplinks = self._host.uplinks
@@ -260,12 +262,6 @@ class HostActor:
         else:
             self._host.forwarded(other, batch.number, answer, now_ms())
         self._pump()
-
-    async def _read_placement(self) -> None:
-        async def question() -> None:
-            self._host.move(await placements.load(self._database), now_ms())
-
-        await self._ask_database("placement", question, lambda _now: None)
 
 
 def _encode_down(session: str, batch: Batch[bytes] | None) -> bytes:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from actors.runtime import placements
 from actors.runtime.asking import Asking
+from actors.runtime.clock import now_ms
 from actors.runtime.process import settle_in
 from fastsock.api.app import build_api
 from fastsock.core.config import Settings
@@ -75,7 +76,7 @@ async def api(settings: Settings) -> AsyncIterator[ASGIApp]:
         asking = Asking(peer_name("api"), await placements.load(database), MessageLog(database))
         asking.start()
         try:
-            app = build_api(settings, database, asking)
+            app = build_api(settings, database, asking, now_ms=now_ms)
             yield app
             app.state.services.accounts.close()
         finally:
