@@ -94,6 +94,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, tag="f", gc=False):
     payload: bytes
     subscribe: tuple[int, ...] = ()
     unsubscribe: tuple[int, ...] = ()
+    amends: bool = False
+    """Whether it changes what was shown before: an edit or a delete."""
 
 
 class CaughtUp(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):

@@ -33,8 +33,21 @@ from typing import Generic, TypeVar, assert_never
 
 from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope, LinkCommand
 from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
-from actors.gateway_outputs import Answered, Close, LoadSubscriptions, Output, Ready, Refused, Submit, Write
+from actors.gateway_outputs import (
+    Answered,
+    Close,
+    Feed,
+    LoadSubscriptions,
+    Output,
+    ReadPage,
+    Ready,
+    Refused,
+    Resumed,
+    Submit,
+    Write,
+)
 from actors.gateway_tables import Pending, Seat, Topic, User
+from actors.replays import Replays
 from fastsock.core.limits import (
     DETACH_LINGER_MS,
     MAX_HELD_FRAMES,
@@ -44,9 +57,22 @@ from fastsock.core.limits import (
     RETRY_AFTER_MS,
 )
 from fastsock.schemas import names
-from fastsock.schemas.log import Subscription
+from fastsock.schemas.log import Standing, Subscription
 
-__all__ = ["Answered", "Close", "Gateway", "LoadSubscriptions", "Output", "Ready", "Refused", "Submit", "Write"]
+__all__ = [
+    "Answered",
+    "Close",
+    "Feed",
+    "Gateway",
+    "LoadSubscriptions",
+    "Output",
+    "ReadPage",
+    "Ready",
+    "Refused",
+    "Resumed",
+    "Submit",
+    "Write",
+]
 
 S = TypeVar("S")
 
@@ -58,13 +84,18 @@ lost: a host then shows a user as online, or sends frames that are dropped here,
 
 
 class Gateway(Generic[S]):
-    """One gateway. Every method returns what is to be done, in order; ``now_ms`` never goes back."""
+    """One gateway. Every method returns what is to be done, in order; ``now_ms`` never goes back.
 
-    def __init__(self) -> None:
+    ``hold_ms``: for so long after it is ready, or until it speaks, a socket is not shown what happens, so that whoever
+    resumes is shown everything in order (`actors.replays`); 0 for not at all.
+    """
+
+    def __init__(self, hold_ms: int = 0) -> None:
         self._seats: dict[S, Seat[S]] = {}
         self._connections: dict[str, S] = {}
         self._users: dict[int, User[S]] = {}
         self._topics: dict[str, Topic[S]] = {}
+        self._replays: Replays[S] = Replays(self._topics, hold_ms)
         self._requests: dict[int, Pending] = {}
         self._last_request = 0
         self._lingering: dict[str, None] = {}
@@ -99,6 +130,7 @@ class Gateway(Generic[S]):
         if seat is None:
             return []
         self._connections.pop(seat.connection_id, None)
+        outputs = self._replays.forget(seat)
         for name in seat.topics:
             topic = self._topics[name]
             topic.discard(socket)
@@ -108,12 +140,50 @@ class Gateway(Generic[S]):
         if not user.seats:
             user.linger_until_ms = now_ms + DETACH_LINGER_MS
             self._lingering[names.user(user.user_id)] = None
-        return [Submit(Envelope(names.user(user.user_id), 0, Disconnect(seat.connection_id)))]
+        return [*outputs, Submit(Envelope(names.user(user.user_id), 0, Disconnect(seat.connection_id)))]
 
     def _perhaps_linger(self, topic: Topic[S], now_ms: int) -> None:
-        if not topic.sockets and topic.linger_until_ms is None:
+        if not topic.sockets and not topic.behind and topic.linger_until_ms is None:
             topic.linger_until_ms = now_ms + DETACH_LINGER_MS
             self._lingering[topic.name] = None
+
+    # --- resuming ------------------------------------------------------------------------------------------------
+
+    def spoke(self, socket: S) -> list[Output[S]]:
+        """The socket has said something that is no resume: it is not held any longer."""
+        seat = self._seats.get(socket)
+        return [] if seat is None else self._replays.release(seat)
+
+    def resuming(self, socket: S) -> bool:
+        """The socket asks for a resume: `resume` or `resume_failed` will follow. False if one is under way."""
+        seat = self._seats.get(socket)
+        return seat is not None and self._replays.resuming(seat)
+
+    def resume(self, socket: S, wanted: dict[str, int], standing: Standing, context: object) -> list[Output[S]]:
+        """Show the socket what follows these numbers, by internal names; `Resumed` comes with ``context``.
+
+        ``standing`` was read after `resuming`.
+        """
+        seat = self._seats.get(socket)
+        return [] if seat is None else self._replays.resume(seat, wanted, standing, context)
+
+    def resume_failed(self, socket: S) -> list[Output[S]]:
+        """The standing could not be read."""
+        seat = self._seats.get(socket)
+        return [] if seat is None else self._replays.give_up(seat)
+
+    def page_read(self, conversation: str, since: int, payloads: list[bytes], now_ms: int) -> list[Output[S]]:
+        """The page that was asked for by `ReadPage`, as text frames."""
+        return self._replays.page_read(conversation, since, payloads, now_ms)
+
+    def page_failed(self, conversation: str, since: int, now_ms: int) -> list[Output[S]]:
+        """It could not be read; it is asked for again after a pause."""
+        return self._replays.page_failed(conversation, since, now_ms)
+
+    def fed(self, socket: S) -> list[Output[S]]:
+        """The socket has taken what it was to be fed with."""
+        seat = self._seats.get(socket)
+        return [] if seat is None else self._replays.fed(seat)
 
     # --- users and their memberships -----------------------------------------------------------------------------
 
@@ -183,6 +253,7 @@ class Gateway(Generic[S]):
         outputs: list[Output[S]] = []
         conversations: list[tuple[str, int, int]] = []
         seat.ready = True
+        self._replays.hold(seat, now_ms)
         for subscription in subscriptions:
             name = subscription.conversation
             if seat.is_over(name, subscription.joined_seq):
@@ -210,12 +281,13 @@ class Gateway(Generic[S]):
         seat.joined.clear()
         return [Ready(seat.socket, conversations), *outputs]
 
-    @staticmethod
-    def _join(seat: Seat[S], topic: Topic[S], seen: int = 0) -> None:
-        """Subscribe the socket; ``seen`` matters while the topic is rewound: what it is not shown again."""
+    def _join(self, seat: Seat[S], topic: Topic[S], seen: int) -> None:
+        """Subscribe the socket to what follows ``seen``."""
+        if self._replays.joined(seat, topic, seen):
+            return
         topic.add(seat.socket)
         seat.topics.add(topic.name)
-        if seen and topic.until:
+        if topic.until:
             topic.floors[seat.socket] = seen
 
     def _attach(self, name: str, since: int) -> tuple[Topic[S], Submit]:
@@ -286,20 +358,21 @@ class Gateway(Generic[S]):
             if not topic.follows(seat, frame.seq) or seat.is_over(topic.name, frame.seq):
                 continue
             if seat.ready:
-                self._join(seat, topic)
+                self._join(seat, topic, frame.seq - 1)
             else:
                 seat.joined[topic.name] = frame.seq - 1
         audience = topic.audience(frame.seq)
         outputs: list[Output[S]] = [Write(audience, frame.payload)] if audience else []
         for seat in self._seats_of(frame.unsubscribe):
             if topic.follows(seat, frame.seq) and not seat.is_over(topic.name, frame.seq):
-                topic.discard(seat.socket)
-                seat.topics.discard(topic.name)
+                if not self._replays.left(seat, topic, frame.seq):
+                    topic.discard(seat.socket)
+                    seat.topics.discard(topic.name)
                 seat.joined.pop(topic.name, None)
                 seat.left[topic.name] = frame.seq
         topic.passed(frame.seq)
         self._perhaps_linger(topic, now_ms)
-        return outputs
+        return [*outputs, *self._replays.passed(topic, frame)]
 
     def _seats_of(self, user_ids: Iterable[int]) -> list[Seat[S]]:
         users = [user for user_id in user_ids if (user := self._users.get(user_id)) is not None]
@@ -422,6 +495,9 @@ class Gateway(Generic[S]):
             outputs += self._failed(request, late, now_ms)
         outputs += self._resend(now_ms)
         outputs += self._retry(now_ms)
+        outputs += self._replays.tick(now_ms)
+        for topic in self._replays.take_vacated():
+            self._perhaps_linger(topic, now_ms)
         outputs += self._stop_lingering(now_ms)
         return outputs
 
@@ -473,6 +549,7 @@ class Gateway(Generic[S]):
                     continue
                 if isinstance(thing, Topic):
                     del self._topics[name]
+                    self._replays.forget_topic(name)
                 else:
                     del self._users[thing.user_id]
                     self._requests.pop(thing.attaching, None)
@@ -490,6 +567,7 @@ class Gateway(Generic[S]):
         """When `tick` next has something to do; None: never by itself."""
         times = [next(iter(self._requests.values())).deadline_ms] if self._requests else []
         times += [self._resend_at_ms] if self._unsent else []
+        times += self._replays.deadlines()
         for name in (*self._lingering, *self._retrying):
             thing = self._thing(name)
             if thing is not None:
@@ -506,5 +584,6 @@ class Gateway(Generic[S]):
             "users": len(self._users),
             "topics": len(self._topics),
             "requests": len(self._requests),
+            "replays": len(self._replays),
             "held_frames": sum(len(topic.held) for topic in self._topics.values()),
         }

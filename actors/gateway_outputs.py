@@ -44,6 +44,37 @@ class Write(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPage:
+    """Read what follows ``since`` in the log, up to ``upto``, and say so: `Gateway.page_read` or ``page_failed``."""
+
+    conversation: str
+    since: int
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feed(Generic[S]):
+    """Write the text frames to the socket as fast as it takes them, and say so with `Gateway.fed`."""
+
+    socket: S
+    payloads: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed(Generic[S]):
+    """The socket has been shown all that its resume was about: tell it with ``session.resumed``."""
+
+    socket: S
+    context: object
+    reached: dict[str, int]
+    """Where its streams stand."""
+    oldest: dict[str, int]
+    """What was not replayed, and the first number that would have been."""
+    left: list[str]
+    """What is not the user's (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answered:
     """The request with this context was answered: JSON."""
 
@@ -67,4 +98,6 @@ class Close(Generic[S]):
     code: int
 
 
-Output = Submit | LoadSubscriptions | Ready[S] | Write[S] | Answered | Refused | Close[S]
+Output = (
+    Submit | LoadSubscriptions | Ready[S] | Write[S] | ReadPage | Feed[S] | Resumed[S] | Answered | Refused | Close[S]
+)

@@ -17,6 +17,34 @@ S = TypeVar("S")
 """A socket's handle."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a resume has decided: who asked, about which conversations, and what is not replayed."""
+
+    context: object
+    concerned: list[str]
+    oldest: dict[str, int]
+    left: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class Replay:
+    """What a socket that is behind is still to be shown; `actors.replays` works on it."""
+
+    held: bool = False
+    """Whether it is not shown anything yet, and is behind in whatever it joins."""
+    wanted: dict[str, None] = field(default_factory=dict)
+    """The conversations in which it is behind, in the order in which they are replayed."""
+    ends: dict[str, int] = field(default_factory=dict)
+    """The last entry to be shown, where the membership is over."""
+    busy: bool = False
+    """Whether a page for it is being read, or fed to it."""
+    resuming: bool = False
+    """Whether a resume was asked for."""
+    outcome: Outcome | None = None
+    """What the resume has decided; None while what it needs to know is being read."""
+
+
 @dataclass(slots=True, eq=False)
 class Seat(Generic[S]):
     """A socket's place. Until it is ready it is shown nothing, and what concerns it is noted here."""
@@ -33,6 +61,11 @@ class Seat(Generic[S]):
 
     Whoever was let in before that, by an invitation or by an entry that comes late, has gone since.
     """
+
+    replay: Replay | None = None
+    """None for a socket that goes on with everybody."""
+    resumed: bool = False
+    """Whether the socket has resumed before."""
 
     def is_over(self, name: str, seq: int) -> bool:
         """Whether entry ``seq`` belongs to a membership that has ended."""
@@ -68,8 +101,12 @@ class Topic(Generic[S]):
     sockets: dict[S, None] = field(default_factory=dict)
     shared: bool = False
     held: dict[int, Frame] = field(default_factory=dict)
+    behind: dict[S, int] = field(default_factory=dict)
+    """Sockets that are shown the log by themselves, and the last number that each was shown."""
+    ahead: dict[Seat[S], int] = field(default_factory=dict)
+    """Those of them that have seen more, elsewhere, than was passed on here."""
     floors: dict[S, int] = field(default_factory=dict)
-    """While rewound: what each socket has seen already."""
+    """While rewound: what each socket has seen already; one that is behind, up to where its membership is known."""
     until: int = 0
     """While rewound: the highest of the floors; 0 otherwise."""
     rewound_for: set[int] = field(default_factory=set)
@@ -108,11 +145,11 @@ class Topic(Generic[S]):
         """Pass on again what follows ``since``, to the sockets that this user gets by it."""
         self.rewound_for.add(user_id)
         if since < self.last_seq:
-            for socket in self.sockets:
+            for socket in (*self.sockets, *self.behind):
                 self.floors[socket] = max(self.floors.get(socket, 0), self.last_seq)
             self.until = max(self.until, self.last_seq)
             self.last_seq = since
-            self.asked_ms = self.retry_at_ms = None
+            self.asked_ms = None  # what waits to be tried again attaches first, and still does
 
     def follows(self, seat: Seat[S], seq: int) -> bool:
         """Whether what entry ``seq`` says of this seat's user is to be done now: always, but for a rewound topic."""

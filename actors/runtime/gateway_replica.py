@@ -16,10 +16,11 @@ from actors.runtime.links import HostLinks
 from actors.runtime.replicas import peer_name
 from actors.runtime.tasks import Tasks
 from fastsock.core.config import Settings
-from fastsock.db.conversations import Conversations
 from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
 from fastsock.services.messages import Messages
+from fastsock.services.reads import GatewayReads
+from fastsock.ws import uvicorn_protocol
 from fastsock.ws.endpoint import build_gateway
 from fastsock.ws.shell import GatewayShell
 
@@ -31,11 +32,12 @@ REPORT_S = 2.0
 async def gateway(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The WebSocket application."""
     assert settings.secret_key is not None, "whoever starts the system resolves the secret"
+    uvicorn_protocol.install()  # Serve starts its server when this has started
     database = Database(settings.database_url_resolved)
     tasks = Tasks()
     try:
         placement, log = await placements.load(database), MessageLog(database)
-        shell = GatewayShell(Conversations(database).of_users, tasks, now_ms)
+        shell = GatewayShell(GatewayReads(database), tasks, now_ms)
         links = HostLinks(peer_name("gateway"), placement, shell)
         asking = Asking(peer_name("gateway-asks"), placement, log)
         asking.start()

@@ -102,6 +102,7 @@ TABLE: dict[str, Meaning] = {
     "slow_consumer": Meaning(PolicyError, 429, 4008),
     # later, perhaps
     "rate_limited": Meaning(RetryableError, 429),
+    "resume_under_way": Meaning(RetryableError, 409),
     "rate_limit_persistent": Meaning(RetryableError, 429, 4029),
     "overloaded": Meaning(RetryableError, 503),
     "storage_unavailable": Meaning(RetryableError, 503),

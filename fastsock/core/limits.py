@@ -16,6 +16,8 @@ MAX_CLIENT_MSG_ID_CHARS = 128
 """A UUID has 36."""
 MAX_FRAME_BYTES = 131_072
 """One WebSocket frame from a client; the largest legitimate one is an SDP offer of some 20 KB or an escaped message."""
+MAX_READ_FRAME_BYTES = 2 * MAX_FRAME_BYTES
+"""So much is read to say what is wrong with it; a frame that announces more is refused before it has come."""
 MAX_ROOM_NAME_CHARS = 200
 MAX_ROOM_MEMBERS = 5_000
 MAX_MEMBERS_PER_REQUEST = 1_000
@@ -52,8 +54,48 @@ MAX_APPEND_ENTRIES = 5_000
 """Entries of one transaction."""
 MAX_HELD_FRAMES = 1_000
 """Frames a gateway holds per topic until a gap is filled. At the bound they are dropped and read again from the log."""
-MAX_OUTBOX_BYTES = 1024 * 1024
-"""Bytes waiting for one socket beyond what the kernel took. At the bound: close 4008."""
+MAX_OUTBOX_BYTES = 8 * 1024 * 1024
+"""Bytes waiting for one socket beyond what its server took: two full batches, which come within milliseconds and cut
+nobody who reads. At the bound ephemeral frames go first, then it is closed with 4008."""
+MAX_OUTBOX_FRAMES = 32_768
+"""The same in frames. A frame that is nobody else's costs 41 bytes of its own (CPython: 33 of the object, 8 of the
+queue), so an outbox of the shortest frames costs 1.3 MB more than their bytes; usual ones have 250 and fill both."""
+OUTBOX_SLOW_SHARE = 1 / 8
+"""Of both, 1 MiB: an outbox that stays above it for `OUTBOX_PATIENCE_S` is a slow consumer's, as if it were full."""
+OUTBOX_EPHEMERAL_SHARE = 1 / 32
+"""Of both, 256 KiB: an ephemeral frame (typing, presence) that would lift the outbox above it is dropped."""
+OUTBOX_TURN_FRAMES = 64
+"""Frames of one outbox that are sent in one turn of the event loop: about 1 ms, so that no socket delays the others."""
+SOCKET_SEND_BYTES = 128 * 1024
+"""Of a gateway's socket in the kernel (``SO_SNDBUF``; Linux doubles it), which would grow to 4 MB for whoever does not
+read. What is further than HAProxy on the same machine gets 0.6 MB/s at a round trip of 200 ms."""
+SOCKET_BUFFER_BYTES = 64 * 1024
+"""Of the server beside that: above it frames wait in the outbox. A frame that was begun may go beyond it."""
+HAPROXY_RECEIVE_BYTES = 128 * 1024
+"""Of HAProxy's socket to a replica, which would grow to 33 MB (``tcp_rmem``)."""
+HAPROXY_SEND_BYTES = 256 * 1024
+"""Of HAProxy's socket to a client, which would grow to 4 MB: 1.3 MB/s at a round trip of 200 ms, for downloads too."""
+MAX_MESSAGE_FRAGMENTS = 256
+"""Frames that one message comes in; even empty ones take place. At the bound: close 1009."""
+RESUME_PAGE = 200
+"""Log entries of one page of a resume: some 60 KB, encoded in 2 ms."""
+RESUME_PAGE_BYTES = 256 * 1024
+"""Frames of one page of a resume; an entry that alone is larger still travels, by itself."""
+RESUME_AT_ONCE_BYTES = 64 * 1024
+"""So much of what a socket has missed is written to it at once, beside its outbox: more is fed as it is taken."""
+MAX_REPLAYS = 256
+"""Sockets of one gateway that have a page of a resume under way; more wait for their turn. 64 MiB at the worst."""
+MAX_RESUME_ENTRIES = 20_000
+"""Entries of one conversation that a resume replays; whoever has missed more reloads."""
+MAX_NEW_ENTRIES = 1_000
+"""The same for a conversation that the client does not know."""
+MAX_RESUME_CONVERSATIONS = 5_000
+"""Conversations that one ``session.resume`` may name; a frame of `MAX_FRAME_BYTES` has place for about as many."""
+MAX_MARKERS_SHOWN = 50
+"""Markers of others that a resume shows for each conversation: those who have read furthest."""
+MAX_RECENT_BYTES = 32 * 1024 * 1024
+MAX_RECENT_FRAMES = 100_000
+"""Frames that a gateway keeps in memory for those who come back soon; the oldest go first."""
 MAX_CONNECTIONS_PER_USER = 20
 """Sockets of one user, unless configured. At the bound the oldest is closed with 4003."""
 MAX_LINK_PEERS = 10_000
@@ -74,14 +116,27 @@ POLL_HOLD_MS = 10_000
 PEER_GONE_MS = 30_000
 """A gateway that has not polled for so long is forgotten by the host, with its topics and devices: 3 `POLL_HOLD_MS`."""
 RETRY_MIN_MS = 20
-RETRY_MAX_MS = 1_000
-"""A link's pause between two tries of one batch doubles from the first to the second."""
+RETRY_MAX_MS = 250
+"""A link's pause between two tries of one batch doubles from the first to the second. A process that died is back after
+1.2 s; at 1,000 ms it was found 0.3 s later than at this (median)."""
 RETRY_AFTER_MS = 500
 """What ``overloaded`` and ``storage_unavailable`` tell the client to wait before it sends again."""
+RESUME_WITHIN_MS = 250
+"""So long after ``session.ready`` a silent socket is held, so that a resume comes before what happens meanwhile; more
+than most round trips, less than anybody notices."""
 AUTHENTICATE_WITHIN_S = 5.0
 """``protocol.md``: a socket without a credential has so long for its first frame."""
 HEARTBEAT_S = 20
 """Interval of WebSocket pings from the server (uvicorn's default)."""
+HAPROXY_SILENCE_S = 120
+"""HAProxy drops a client that neither sends nor takes anything for so long (Ray: an hour); one that is there answers a
+ping every `HEARTBEAT_S`."""
+LINGER_S = 10.0
+"""A socket that was served to its end and still is there is aborted: so long a close frame's answer may take."""
+OUTBOX_PATIENCE_S = 5.0
+"""See `OUTBOX_SLOW_SHARE`; a phone at 20 Mbit/s reads `MAX_OUTBOX_BYTES` in 3.4 s."""
+FEED_PATIENCE_S = 20.0
+"""A socket that takes no frame of a replay for so long is closed with 4008; as long as its pings are waited for."""
 CATCH_UP_PAGE = 500
 """Log entries of one catch-up read."""
 ID_BLOCK = 10_000

@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from fastsock.core.errors import error_of
+from fastsock.core.limits import MAX_MARKERS_SHOWN
 from fastsock.db import log_writes
 from fastsock.db.append_plan import Numbered
 from fastsock.db.engine import Database
@@ -18,7 +19,7 @@ from fastsock.db.statement import Rows, Statement
 from fastsock.db.users import ACTIVE
 from fastsock.models import rooms
 from fastsock.schemas import names
-from fastsock.schemas.log import SERVER_KEY, ConversationState, Entry, Role, Subscription
+from fastsock.schemas.log import SERVER_KEY, ConversationState, Entry, Marker, Role, Standing, Subscription
 
 MAX_NAMED = 10
 """Missing users that an error names."""
@@ -58,6 +59,28 @@ _OF_USERS = Statement(
     LEFT JOIN markers ON markers.user_id = members.user_id AND markers.conversation = members.conversation
     ORDER BY members.user_id, members.conversation
     """,  # noqa: S608
+    wanted=_IDS,
+)
+_STANDINGS = Statement(
+    """
+    SELECT members.user_id, members.conversation, members.joined_seq,
+        coalesce((SELECT max(seq) FROM log WHERE log.conversation = members.conversation), 0)
+    FROM {wanted} JOIN members ON members.user_id = wanted.id
+    """,
+    wanted=_IDS,
+)
+_MARKERS = Statement(
+    f"""
+    SELECT wanted.id, markers.conversation, markers.user_id, markers.read_seq, markers.delivered_seq
+    FROM {{wanted}} JOIN members ON members.user_id = wanted.id
+    JOIN markers ON markers.conversation = members.conversation AND markers.user_id = members.user_id
+    UNION ALL
+    SELECT wanted.id, markers.conversation, markers.user_id, markers.read_seq, markers.delivered_seq
+    FROM {{wanted}} JOIN members ON members.user_id = wanted.id
+    JOIN markers ON markers.conversation = members.conversation AND markers.user_id IN (
+        SELECT furthest.user_id FROM markers AS furthest WHERE furthest.conversation = members.conversation
+        ORDER BY furthest.read_seq DESC LIMIT {MAX_MARKERS_SHOWN})
+    """,  # noqa: S608 - a constant
     wanted=_IDS,
 )
 _MARK_READ = Statement(
@@ -146,6 +169,25 @@ class Conversations:
         found: dict[int, list[Subscription]] = {user: [] for user in user_ids}
         for user, *subscription in await self._all(_OF_USERS, wanted=[(user,) for user in found]):
             found[user].append(Subscription(*subscription))
+        return found
+
+    async def standings(self, user_ids: Sequence[int]) -> dict[int, Standing]:
+        """How each of these users stands to their conversations, in two queries.
+
+        Raises:
+            RetryableError: ``storage_unavailable``.
+
+        """
+        found = {user: Standing({}, {}, {}) for user in user_ids}
+        wanted = [(user,) for user in found]
+
+        async def query(connection: AsyncConnection) -> None:
+            for user, name, joined_seq, head in await _STANDINGS.fetch(connection, wanted=wanted):
+                found[user].joined[name], found[user].heads[name] = joined_seq, head
+            for user, name, whose, read_seq, delivered_seq in await _MARKERS.fetch(connection, wanted=wanted):
+                found[user].markers.setdefault(name, {})[whose] = Marker(read_seq, delivered_seq)
+
+        await self._database.read(query)
         return found
 
     # --- rooms -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -11,6 +12,15 @@ from fastsock.db.rows import COLUMNS, entry_of
 from fastsock.db.statement import Statement
 from fastsock.schemas.log import Append, Entry
 from fastsock.schemas.names import MAX_ID
+
+
+class Page(NamedTuple):
+    """Entries of one conversation: what follows ``since``, up to ``upto``."""
+
+    conversation: str
+    since: int
+    upto: int
+
 
 _LOG = ", ".join(f"log.{name}" for name in COLUMNS)
 _BY_ID = Statement(
@@ -30,6 +40,28 @@ HEADS = Statement(
     wanted={"conversation": "text"},
 )
 """The last entry of each conversation that has any: its name, its number and its time."""
+
+
+_PAGES = Statement(
+    f"""
+    SELECT {_LOG} FROM {{wanted}} JOIN log
+    ON log.conversation = wanted.conversation AND log.seq > wanted.since AND log.seq <= wanted.upto
+    ORDER BY log.conversation, log.seq
+    """,  # noqa: S608
+    wanted={"conversation": "text", "since": "bigint", "upto": "bigint"},
+)
+
+
+async def pages(connection: AsyncConnection, wanted: Sequence[Page]) -> dict[Page, list[Entry]]:
+    """The entries of each page, in order."""
+    found: dict[str, dict[int, Entry]] = {page.conversation: {} for page in wanted}
+    for row in await _PAGES.fetch(connection, wanted=wanted):
+        entry = entry_of(row)
+        found[entry.conversation][entry.seq] = entry
+    return {
+        page: [found[page.conversation][seq] for seq in range(page.since + 1, page.upto + 1) if seq in found[page[0]]]
+        for page in wanted
+    }
 
 
 async def look_up(connection: AsyncConnection, groups: Sequence[Append]) -> Known:

@@ -22,7 +22,7 @@ from fastsock.db import log_writes
 from fastsock.db.append_plan import Numbered, optimistic, side_effects
 from fastsock.db.careful_append import OvertakenError, append_carefully
 from fastsock.db.engine import Database
-from fastsock.db.log_reads import HEADS, by_keys
+from fastsock.db.log_reads import HEADS, Page, by_keys, pages
 from fastsock.db.refusals import REFUSALS, concerns_a_row
 from fastsock.db.rows import COLUMNS, entry_of
 from fastsock.db.statement import upsert
@@ -112,6 +112,14 @@ class MessageLog:
         """What follows ``since``, of all kinds, in order, at most ``limit``; messages in their present state."""
         query = select(*_COLUMNS).where(log.c.conversation == conversation, log.c.seq > since)
         return await self._entries(query.order_by(log.c.seq).limit(limit))
+
+    async def pages(self, wanted: Sequence[Page]) -> dict[Page, list[Entry]]:
+        """Pages of any number of logs in one query; as `after`, a page that the log does not fill is shorter."""
+
+        async def query(connection: AsyncConnection) -> dict[Page, list[Entry]]:
+            return await pages(connection, wanted)
+
+        return await self._database.read(query)
 
     async def heads(self, conversations: Sequence[str]) -> dict[str, int]:
         """The number of the last entry of each; 0 for an empty log."""

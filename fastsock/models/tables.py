@@ -135,6 +135,7 @@ markers = Table(
     Column("read_seq", BigInteger, nullable=False, server_default="0"),
     Column("delivered_seq", BigInteger, nullable=False, server_default="0"),
     PrimaryKeyConstraint("user_id", "conversation"),
+    Index("ix_markers_conversation", "conversation", "read_seq"),
     CheckConstraint("read_seq >= 0 AND delivered_seq >= 0", name="not_negative"),
 )
 """How far each user has read, and has been sent, each conversation; both only grow."""

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 import msgspec
 
 from fastsock.core.errors import FastSockError, RetryableError, error_of
-from fastsock.core.limits import HEARTBEAT_S, MAX_CLIENT_MSG_ID_CHARS, MAX_CONTENT_BYTES, MAX_CONTENT_CHARS
+from fastsock.core.limits import (
+    HEARTBEAT_S,
+    MAX_CLIENT_MSG_ID_CHARS,
+    MAX_CONTENT_BYTES,
+    MAX_CONTENT_CHARS,
+    MAX_RESUME_CONVERSATIONS,
+)
 from fastsock.schemas import names
 from fastsock.schemas.frames import encode, iso
+from fastsock.schemas.log import Marker
 from fastsock.schemas.names import MAX_ID
 
 T = TypeVar("T")
@@ -36,8 +43,6 @@ NOT_SERVED_YET = frozenset(
         "presence.set",
         "presence.subscribe",
         "presence.unsubscribe",
-        "session.resume",
-        "session.refresh",
     }
 )
 """Events of ``protocol.md`` that this version refuses; so are all of ``call.*``."""
@@ -86,6 +91,18 @@ class MessageDelete(msgspec.Struct, gc=False):
     client_msg_id: str | None = None
 
 
+class SessionResume(msgspec.Struct, gc=False):
+    """``session.resume``: the last number known of each conversation, by public names."""
+
+    conversations: dict[str, int]
+
+
+class SessionRefresh(msgspec.Struct, gc=False):
+    """``session.refresh``."""
+
+    token: str
+
+
 class Authenticate(msgspec.Struct, gc=False):
     """``session.authenticate``: the first frame of a socket whose URL carries no credential."""
 
@@ -97,6 +114,8 @@ _message_send = msgspec.json.Decoder(MessageSend)
 _message_edit = msgspec.json.Decoder(MessageEdit)
 _message_delete = msgspec.json.Decoder(MessageDelete)
 _authenticate = msgspec.json.Decoder(Authenticate)
+_resume = msgspec.json.Decoder(SessionResume)
+_refresh = msgspec.json.Decoder(SessionRefresh)
 _anything = msgspec.json.Decoder()
 
 LONE_SURROGATE = "it holds half of a surrogate pair"
@@ -189,6 +208,34 @@ def decode_delete(data: bytes | msgspec.Raw) -> MessageDelete:
     check_id("message_id", delete.message_id)
     check_client_msg_id(delete.client_msg_id)
     return delete
+
+
+def decode_resume(data: bytes | msgspec.Raw, user_id: int) -> dict[str, int]:
+    """The last number that ``user_id`` knows of each conversation, by internal names.
+
+    Raises:
+        ProtocolError: ``invalid_data``.
+
+    """
+    known = _decode(_resume, data).conversations
+    if len(known) > MAX_RESUME_CONVERSATIONS:
+        limit = f"at most {MAX_RESUME_CONVERSATIONS:,} are allowed"
+        raise error_of("invalid_data", f"conversations: {len(known):,} are named; {limit}")
+    wanted: dict[str, int] = {}
+    for name, seq in known.items():
+        if not 0 <= seq <= MAX_ID:
+            raise error_of("invalid_data", f"conversations.{name[:30]}: {str(seq)[:30]} is not a seq, 0 to {MAX_ID}")
+        try:
+            wanted[names.private(name, user_id)] = seq
+        except ValueError:
+            text = f"conversations: {name[:30]!r} is no conversation; they are called room:42 or user:7"
+            raise error_of("invalid_data", text) from None
+    return wanted
+
+
+def decode_refresh(data: bytes | msgspec.Raw) -> str:
+    """The new token of a ``session.refresh``. Raises: ProtocolError: ``invalid_data``."""
+    return _decode(_refresh, data).token
 
 
 def token_of(frame: str | bytes) -> str:
@@ -325,5 +372,36 @@ def ready_frame(connection_id: str, user_id: int, conversations: Sequence[tuple[
 
 def expiring_frame(expires_at_ms: int, now_ms: int) -> bytes:
     """``session.expiring``: the token ends at ``expires_at_ms``, and the socket with it."""
-    left_s = max(0, expires_at_ms - now_ms) // 1000
-    return encode("session.expiring", {"expires_at": iso(expires_at_ms), "expires_in": left_s})
+    return encode("session.expiring", _expiry(expires_at_ms, now_ms))
+
+
+def refreshed_frame(expires_at_ms: int, now_ms: int) -> bytes:
+    """``session.refreshed``: the socket may live until ``expires_at_ms``."""
+    return encode("session.refreshed", _expiry(expires_at_ms, now_ms))
+
+
+def _expiry(expires_at_ms: int, now_ms: int) -> dict[str, object]:
+    return {"expires_at": iso(expires_at_ms), "expires_in": max(0, expires_at_ms - now_ms) // 1000}
+
+
+def resumed_frame(
+    user_id: int,
+    reached: Mapping[str, int],
+    oldest: Mapping[str, int],
+    left: Sequence[str],
+    markers: Mapping[str, Mapping[int, Marker]],
+) -> bytes:
+    """``session.resumed``; everything by internal names.
+
+    ``reached`` says where the streams of this socket stand, ``oldest`` what was not replayed, and from where it would
+    be; ``left`` is not this user's. ``markers`` are shown for what was reached.
+    """
+
+    def public(by_name: Mapping[str, T]) -> dict[str, T]:
+        return {names.public(name, user_id): value for name, value in by_name.items()}
+
+    about = {"conversations": public(reached), "complete": not oldest, "oldest": public(oldest)}
+    shown = public({name: of_users for name, of_users in markers.items() if name in reached})
+    return encode(
+        "session.resumed", {**about, "left": [names.public(name, user_id) for name in left], "markers": shown}
+    )

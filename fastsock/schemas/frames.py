@@ -125,6 +125,11 @@ def leaves(entry: Entry) -> tuple[int, ...]:
     return ()
 
 
+def amends(entry: Entry) -> bool:
+    """Whether this entry changes what an earlier one has said."""
+    return entry.kind in {"edit", "delete"}
+
+
 def event_of(entry: Entry) -> tuple[str, object]:
     """The event's name and its data."""
     if entry.kind == "message":

@@ -128,6 +128,24 @@ class ConversationState(msgspec.Struct, kw_only=True):
     name: str = ""
 
 
+class Marker(msgspec.Struct, gc=False, frozen=True):
+    """How far a user has read, and has been sent, a conversation."""
+
+    read_seq: int
+    delivered_seq: int
+
+
+class Standing(msgspec.Struct, gc=False, frozen=True):
+    """How one user stands to every conversation that is theirs, as a resume needs it."""
+
+    joined: dict[str, int]
+    """The entry that made the user a member; 1 for a founder and for direct conversations."""
+    heads: dict[str, int]
+    """The number of the last entry; 0 for an empty log."""
+    markers: dict[str, dict[int, Marker]]
+    """By conversation and user: the user's own, and of the others those who have read furthest."""
+
+
 class Subscription(msgspec.Struct, gc=False, frozen=True):
     """One conversation of one user, as ``session.ready`` reports it."""
 

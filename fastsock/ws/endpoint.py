@@ -25,8 +25,9 @@ from fastsock.core.limits import AUTHENTICATE_WITHIN_S
 from fastsock.core.security import Claims, verify
 from fastsock.schemas import events
 from fastsock.ws.connection import GONE, Connection
-from fastsock.ws.session import Ask, Change, CloseSocket, Limits, Reply, Session, close, close_reason
-from fastsock.ws.shell import GOING_AWAY, TRY_AGAIN_LATER, GatewayShell, Socket
+from fastsock.ws.session import Ask, Change, CloseSocket, Limits, Refresh, Reply, Resume, Session, close, close_reason
+from fastsock.ws.shell import GOING_AWAY, TRY_AGAIN_LATER, GatewayShell
+from fastsock.ws.socket import Socket
 
 log = structlog.get_logger("fastsock.ws")
 
@@ -201,16 +202,33 @@ class GatewayApp:
         now_ms, text = self._shell.now_ms(), message.get("text")
         session = socket.session
         for action in session.receive_binary(now_ms) if text is None else session.receive_text(text, now_ms):
+            if not isinstance(action, Resume):
+                self._shell.heard(socket)
             match action:
                 case Ask():
                     self._shell.ask(socket, action)
                 case Reply(frame):
                     socket.connection.write(frame)
+                case Resume(wanted):
+                    self._shell.resume(socket, wanted)
+                case Refresh(token):
+                    self._refresh(socket, token)
                 case Change():
                     await self._change(socket, action)
                 case CloseSocket(code, reason):
                     log.info("socket closed", connection_id=socket.connection_id, code=code, reason=reason)
                     socket.connection.close(code, reason)
+
+    def _refresh(self, socket: Socket, token: str) -> None:
+        try:
+            claims = verify(token, self._secret, self._shell.now_ms() / 1000)
+            if claims.user_id != socket.user_id:
+                text = f"the token is user {claims.user_id}'s, this socket is user {socket.user_id}'s"
+                raise error_of("not_allowed", text)
+        except FastSockError as error:
+            socket.connection.write(events.error_frame(error, "session.refresh"))
+        else:
+            self._shell.refresh(socket, int(claims.expires_at * 1000))
 
     async def _change(self, socket: Socket, change: Change) -> None:
         """Edit or delete before the next frame is read: what a client says in order happens in order."""

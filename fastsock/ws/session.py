@@ -31,6 +31,9 @@ class Limits:
     frames_burst: int = 200
     frames_per_s: float = 100.0
     """All frames, whatever they are: receipts for a burst of messages come as fast as the messages."""
+    resumes_burst: int = 10
+    resumes_per_s: float = 1.0
+    """Resumes: each asks the database how the user stands; clients need one, and another for a gap."""
     refusals_burst: int = 200
     """Frames refused with ``rate_limited`` before the socket is closed with 4029."""
     refusals_per_s: float = 25.0
@@ -71,6 +74,20 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Show the socket what follows these numbers, by internal names of conversations."""
+
+    wanted: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Let the socket live as long as this token, if it is one of the same user."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """Write this frame, UTF-8 text, to this socket."""
 
@@ -85,7 +102,7 @@ class CloseSocket:
     reason: str
 
 
-Action = Ask | Change | Reply | CloseSocket
+Action = Ask | Change | Resume | Refresh | Reply | CloseSocket
 
 
 # --- the machine -------------------------------------------------------------------------------------------------
@@ -118,7 +135,17 @@ class Session:
     Every ``now_ms`` is milliseconds, from a clock that never goes back; ``connection_id`` must be unique for ever.
     """
 
-    __slots__ = ("_bad", "_connection_id", "_frames", "_limits", "_messages", "_nameless", "_refusals", "_user_id")
+    __slots__ = (
+        "_bad",
+        "_connection_id",
+        "_frames",
+        "_limits",
+        "_messages",
+        "_nameless",
+        "_refusals",
+        "_resumes",
+        "_user_id",
+    )
 
     def __init__(self, user_id: int, connection_id: str, now_ms: int, limits: Limits | None = None) -> None:
         limits = limits or Limits()
@@ -127,6 +154,7 @@ class Session:
         self._limits = limits
         self._frames = TokenBucket(limits.frames_burst, limits.frames_per_s, now_ms)
         self._messages = TokenBucket(limits.messages_burst, limits.messages_per_s, now_ms)
+        self._resumes = TokenBucket(limits.resumes_burst, limits.resumes_per_s, now_ms)
         self._refusals = TokenBucket(limits.refusals_burst, limits.refusals_per_s, now_ms)
         self._bad = 0
         self._nameless = 0
@@ -175,6 +203,10 @@ class Session:
                 return self._change(delete.message_id, None, event.event, delete.client_msg_id, now_ms)
             case "ping":
                 return [Reply(events.pong_frame(event.data))]
+            case "session.resume":
+                return self._resume(event, now_ms)
+            case "session.refresh":
+                return [Refresh(events.decode_refresh(event.data))]
             case "session.authenticate":
                 raise error_of("not_allowed", f"this session is authenticated already, as user {self._user_id}")
             case name if name in events.NOT_SERVED_YET or name.startswith("call."):
@@ -198,6 +230,13 @@ class Session:
         if wait_ms:
             return self._limited(wait_ms, event, client_msg_id, now_ms)
         return [Change(message_id, content, self._key(client_msg_id), event, client_msg_id)]
+
+    def _resume(self, event: events.Event, now_ms: int) -> list[Action]:
+        wanted = events.decode_resume(event.data, self._user_id)
+        wait_ms = self._resumes.take(now_ms)
+        if wait_ms:
+            return self._limited(wait_ms, event.event, None, now_ms)
+        return [Resume(wanted)]
 
     def _key(self, client_msg_id: str | None) -> str:
         """What names this attempt for ever: the client's name for it, or one that nobody can repeat."""

@@ -12,7 +12,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -22,11 +22,14 @@ from actors.commands import Envelope
 from actors.effects import Delivery, Failure
 from actors.timers import Timers
 from fastsock.core.errors import TABLE, FastSockError, error_of
+from fastsock.core.limits import RESUME_WITHIN_MS
 from fastsock.schemas import events
 from fastsock.schemas.log import Subscription
-from fastsock.ws.connection import Connection, Counts, TaskOwner
-from fastsock.ws.loader import Load, Loader
-from fastsock.ws.session import Ask, Session, close
+from fastsock.ws.connection import Counts, TaskOwner
+from fastsock.ws.loader import Loader
+from fastsock.ws.resumes import Reads, Resumes
+from fastsock.ws.session import Ask, close
+from fastsock.ws.socket import Socket
 
 log = structlog.get_logger("fastsock.ws")
 
@@ -36,6 +39,8 @@ READY_WITHIN_MS = 30_000
 """A socket that cannot be greeted for so long is closed with 1013: its user's host or the database stays away."""
 EXPIRING_BEFORE_MS = 60_000
 """So long before its token ends a socket is told."""
+MAX_USERS = 500
+"""Users of one read of memberships."""
 RECONNECT_MIN_MS = 500
 RECONNECT_MAX_MS = 5_000
 """Clients of a gateway that goes away are told to come back after a time between these, each another."""
@@ -53,21 +58,6 @@ class Uplinks(Protocol):
         ...
 
 
-@dataclass(slots=True, eq=False)
-class Socket:
-    """One authenticated socket."""
-
-    connection: Connection
-    session: Session
-    connection_id: str
-    user_id: int
-    expires_at_ms: int
-    """When its token ends, milliseconds since 1970 UTC."""
-    opened_ms: int
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when ``session.ready`` was written, or when that will not happen any more."""
-
-
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Whose question it was, for when it is answered."""
@@ -80,18 +70,22 @@ class Asked:
 class GatewayShell:
     """Owns the gateway of this process.
 
-    Call `start` with the links before the first socket, and `stop` at the end. ``load`` reads memberships, ``tasks``
-    owns every background task, ``now_ms`` is milliseconds since 1970 UTC and never goes back.
+    Call `start` with the links before the first socket, and `stop` at the end. ``reads`` reads from the database,
+    ``tasks`` owns every background task, ``now_ms`` is milliseconds since 1970 UTC and never goes back. ``hold_ms``:
+    so long a new socket may take to say that it resumes (`Gateway`).
     """
 
-    def __init__(self, load: Load, tasks: TaskOwner, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, reads: Reads, tasks: TaskOwner, now_ms: Callable[[], int], hold_ms: int = RESUME_WITHIN_MS
+    ) -> None:
         self.tasks = tasks
         self.now_ms = now_ms
         self.counts = Counts()
         self.closing = False
         """Whether this gateway is going away: no new socket is let in."""
-        self._gateway: gw.Gateway[Socket] = gw.Gateway()
-        self._loader = Loader(load, tasks, self._loaded, self._not_loaded)
+        self._gateway: gw.Gateway[Socket] = gw.Gateway(hold_ms)
+        self._loader = Loader("users", reads.subscriptions, MAX_USERS, tasks, self._loaded, self._not_loaded)
+        self._resumes = Resumes(self._gateway, reads, tasks, self._perform, now_ms)
         self._uplinks: Uplinks | None = None
         self._sockets: dict[str, Socket] = {}
         self._timers = Timers()
@@ -165,8 +159,7 @@ class GatewayShell:
         self._sockets[socket.connection_id] = socket
         self._empty.clear()
         self._timers.set(socket.connection_id, "ready", now_ms + READY_WITHIN_MS)
-        self._timers.set(socket.connection_id, "expiring", socket.expires_at_ms - EXPIRING_BEFORE_MS)
-        self._timers.set(socket.connection_id, "expired", socket.expires_at_ms)
+        self._watch_token(socket)
         log.info("socket opened", connection_id=socket.connection_id, user_id=socket.user_id)
         self._perform(self._gateway.connect(socket, socket.connection_id, socket.user_id, now_ms))
 
@@ -187,6 +180,28 @@ class GatewayShell:
         self._events["asked"] += 1
         context = Asked(socket, ask.event, ask.client_msg_id)
         self._perform(self._gateway.request(ask.name, ask.command, context, self.now_ms()))
+
+    def heard(self, socket: Socket) -> None:
+        """The socket has said something that is no resume."""
+        if socket.silent:
+            socket.silent = False
+            self._perform(self._gateway.spoke(socket))
+
+    def resume(self, socket: Socket, wanted: dict[str, int]) -> None:
+        """Show the socket what follows these numbers, by internal names, then ``session.resumed``."""
+        socket.silent = False
+        self._resumes.begin(socket, wanted)
+
+    def refresh(self, socket: Socket, expires_at_ms: int) -> None:
+        """Let the socket live until then, and tell it so."""
+        now_ms = self.now_ms()
+        socket.expires_at_ms = expires_at_ms
+        self._watch_token(socket)
+        socket.connection.write(events.refreshed_frame(expires_at_ms, now_ms))
+
+    def _watch_token(self, socket: Socket) -> None:
+        self._timers.set(socket.connection_id, "expiring", socket.expires_at_ms - EXPIRING_BEFORE_MS)
+        self._timers.set(socket.connection_id, "expired", socket.expires_at_ms)
 
     @staticmethod
     def _end(socket: Socket, code: int, reason: str) -> None:
@@ -214,7 +229,7 @@ class GatewayShell:
 
     # --- doing it ------------------------------------------------------------------------------------------------
 
-    def _perform(self, outputs: list[gw.Output[Socket]]) -> None:
+    def _perform(self, outputs: list[gw.Output[Socket]]) -> None:  # noqa: C901 - a table of outputs
         waiting = deque(outputs)
         while waiting:
             output = waiting.popleft()
@@ -233,6 +248,8 @@ class GatewayShell:
                     self._ready(socket, conversations)
                 case gw.LoadSubscriptions(user_id):
                     self._loader.want(user_id)
+                case gw.Feed() | gw.ReadPage() | gw.Resumed():
+                    self._resumes.do(output)
                 case gw.Close(socket, code):
                     self._end(socket, code, _CLOSE_REASONS.get(code, ""))
                 case other:
@@ -270,7 +287,8 @@ class GatewayShell:
             **self._gateway.stats(),
             **self._events,
             **self._loader.counts,
-            "loads_waiting": len(self._loader),
+            "users_waiting": len(self._loader),
+            **self._resumes.stats(),
             "frames_out": self.counts.frames_out,
             "bytes_out": self.counts.bytes_out,
             "outbox_bytes": sum(socket.connection.waiting_bytes for socket in self._sockets.values()),

@@ -20,7 +20,7 @@ from tests.contracts.conftest import BACKENDS
 from tests.contracts.entries import add_users, group, message
 from tests.postgres import PostgresServer
 
-HEAD = "0001"
+HEAD = "0002"
 
 
 @pytest.fixture(params=BACKENDS)

@@ -20,6 +20,7 @@ from fastsock.schemas.log import (
     Outcome,
     Refused,
     Role,
+    Standing,
     Stored,
     Subscription,
 )
@@ -148,6 +149,11 @@ class MemoryLog:
         title = log[0].content if log and parts.kind == "room" else ""
         last_at_ms = log[-1].at_ms if log else 0
         return ConversationState(conversation=name, head=len(log), last_at_ms=last_at_ms, members=members, name=title)
+
+    def standing(self, user: int) -> Standing:
+        """As `Conversations.standings` has it, for one user; markers are not modelled."""
+        joined = {name: members[user][1] for name, members in self.members.items() if user in members}
+        return Standing(joined, self.heads(list(joined)), {})
 
     def of_user(self, user: int) -> list[Subscription]:
         return [

@@ -448,7 +448,7 @@ async def test_many_who_connect_at_once_are_loaded_together() -> None:
     async with world() as here, AsyncExitStack() as stack:
         here.load_gate.clear()
         sockets = [await stack.enter_async_context(here.socket(user)) for user in range(1, 21)]
-        await until(lambda: here.shell.stats()["loads_waiting"] + sum(map(len, here.loads)) == 20)
+        await until(lambda: here.shell.stats()["users_waiting"] + sum(map(len, here.loads)) == 20)
         here.load_gate.set()
         for socket in sockets:
             await socket.expect("session.ready")
@@ -460,7 +460,7 @@ async def test_a_database_that_is_away_delays_the_greeting() -> None:
     async with world() as here:
         here.load_error = here.away()
         async with here.socket(A) as anna:
-            await until(lambda: here.shell.stats()["failed_loads"] >= 1)
+            await until(lambda: here.shell.stats()["users_failed"] >= 1)
             here.load_error = None
             await anna.expect("session.ready")
 
@@ -469,7 +469,7 @@ async def test_a_database_that_stays_away_ends_the_socket_with_1013() -> None:
     async with world() as here:
         here.load_error = here.away()
         async with here.socket(A) as anna:
-            await until(lambda: here.shell.stats()["failed_loads"] >= 1)
+            await until(lambda: here.shell.stats()["users_failed"] >= 1)
             here.clock.ahead_ms = shell.READY_WITHIN_MS
             assert await anna.end() == (1013, "not ready within 30 s: try again")
 

@@ -91,6 +91,7 @@ def test_a_socket_is_greeted_when_its_topic_is_attached_and_its_memberships_are_
         "users": 1,
         "topics": 1,
         "requests": 0,
+        "replays": 0,
         "held_frames": 0,
     }
 

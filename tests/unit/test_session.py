@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from actors.commands import Send
 from fastsock.core.errors import ProtocolError, error_of
-from fastsock.core.limits import MAX_CONTENT_BYTES, MAX_CONTENT_CHARS, MAX_FRAME_BYTES
+from fastsock.core.limits import MAX_CONTENT_BYTES, MAX_CONTENT_CHARS, MAX_FRAME_BYTES, MAX_RESUME_CONVERSATIONS
 from fastsock.schemas import events
 from fastsock.ws.session import (
     Action,
@@ -17,7 +17,9 @@ from fastsock.ws.session import (
     Change,
     CloseSocket,
     Limits,
+    Refresh,
     Reply,
+    Resume,
     Session,
     TokenBucket,
     close,
@@ -183,10 +185,54 @@ def test_a_ping_without_data() -> None:
     assert reply(receive({"event": "ping"})) == {"event": "pong", "data": None}
 
 
-@pytest.mark.parametrize("event", ["message.read", "typing.start", "session.resume", "call.invite", "call.group.join"])
+@pytest.mark.parametrize("event", ["message.read", "typing.start", "call.invite", "call.group.join"])
 def test_what_is_not_served_yet(event: str) -> None:
     told = error(receive({"event": event, "data": {"client_msg_id": "x1"}}))
     assert told == refusal("unknown_event", f"{event!r} is not served by this version yet", event, "x1")
+
+
+def resume(conversations: object) -> dict[str, object]:
+    return {"event": "session.resume", "data": {"conversations": conversations}}
+
+
+def test_a_resume_names_conversations_as_their_user_knows_them() -> None:
+    assert receive(resume({"room:42": 17, "user:3": 0, "user:7": 5})) == [
+        Resume({"room:42": 17, "dm:3:7": 0, "dm:7:7": 5})
+    ]
+    assert receive(resume({})) == [Resume({})]
+
+
+@pytest.mark.parametrize(
+    ("conversations", "message"),
+    [
+        ({"room:42": "17"}, "conversations[...]: expected int, got str"),
+        ({"room:42": -1}, "conversations.room:42: -1 is not a seq, 0 to 9007199254740991"),
+        ({"room:42": 2**53}, "conversations.room:42: 9007199254740992 is not a seq, 0 to 9007199254740991"),
+        ({"dm:3:7": 1}, "conversations: 'dm:3:7' is no conversation; they are called room:42 or user:7"),
+        ({"room:x": 1}, "conversations: 'room:x' is no conversation; they are called room:42 or user:7"),
+        ([], "conversations: expected object, got array"),
+        (
+            {f"room:{room}": 1 for room in range(1, MAX_RESUME_CONVERSATIONS + 2)},
+            "conversations: 5,001 are named; at most 5,000 are allowed",
+        ),
+    ],
+)
+def test_a_resume_that_says_nonsense(conversations: object, message: str) -> None:
+    assert error(receive(resume(conversations))) == refusal("invalid_data", message, "session.resume")
+
+
+def test_resumes_are_limited() -> None:
+    here = session(Limits(resumes_burst=2, resumes_per_s=1))
+    assert [receive(resume({}), here) for _ in range(2)] == [[Resume({})]] * 2
+    told = error(receive(resume({}), here))
+    assert (told["code"], told["retry_after_ms"], told["context_event"]) == ("rate_limited", 1001, "session.resume")
+    assert receive(resume({}), here, 1_001) == [Resume({})]
+
+
+def test_a_new_token_is_handed_on() -> None:
+    assert receive({"event": "session.refresh", "data": {"token": "abc"}}) == [Refresh("abc")]
+    told = error(receive({"event": "session.refresh", "data": {}}))
+    assert told == refusal("invalid_data", "data: object missing required field token", "session.refresh")
 
 
 def test_an_event_that_does_not_exist() -> None:

@@ -30,8 +30,9 @@ from actors.runtime.tasks import Tasks
 from fastsock.core.errors import FastSockError, error_of
 from fastsock.core.limits import CATCH_UP_PAGE
 from fastsock.core.security import create_access_token
-from fastsock.schemas.log import Append, Outcome, Subscription
+from fastsock.schemas.log import Append, Entry, Outcome, Standing, Subscription
 from fastsock.ws.endpoint import build_gateway
+from fastsock.ws.resumes import Page
 from fastsock.ws.session import Limits
 from fastsock.ws.shell import GatewayShell
 from tests.simulation.memory_log import MemoryLog
@@ -164,15 +165,16 @@ class FakeMessages:
 class World:
     """One gateway, one host, one log, and a server on a free port of the loopback interface."""
 
-    def __init__(self, max_sockets: int, limits: Limits) -> None:
+    def __init__(self, max_sockets: int, limits: Limits, hold_ms: int) -> None:
         self.clock = Clock()
         self.log = MemoryLog(range(1, 100))
         self.tasks = Tasks()
         self.loads: list[list[int]] = []
         self.load_error: FastSockError | None = None
+        self.fail_pages = False
         self.load_gate = asyncio.Event()
         self.load_gate.set()
-        self.shell = GatewayShell(self._load, self.tasks, self.clock)
+        self.shell = GatewayShell(self, self.tasks, self.clock, hold_ms)
         self.links = InProcess(self.log, self.shell, self.clock)
         self.messages = FakeMessages()
         self.app: ASGIApp = build_gateway(
@@ -180,12 +182,25 @@ class World:
         )
         self.port = 0
 
-    async def _load(self, user_ids: Sequence[int]) -> dict[int, list[Subscription]]:
+    async def subscriptions(self, user_ids: Sequence[int]) -> dict[int, list[Subscription]]:
         self.loads.append(list(user_ids))
+        await self._read()
+        return {user: self.log.of_user(user) for user in user_ids}
+
+    async def standings(self, user_ids: Sequence[int]) -> dict[int, Standing]:
+        await self._read()
+        return {user: self.log.standing(user) for user in user_ids}
+
+    async def pages(self, wanted: Sequence[Page]) -> dict[Page, list[Entry]]:
+        await self._read()
+        if self.fail_pages:
+            raise self.away()
+        return {page: self.log.after(page[0], page[1], page[2] - page[1]) for page in wanted}
+
+    async def _read(self) -> None:
         await self.load_gate.wait()
         if self.load_error is not None:
             raise self.load_error
-        return {user: found for user in user_ids if (found := self.log.of_user(user))}
 
     def away(self) -> FastSockError:
         return error_of("storage_unavailable", "the database is away", 500)
@@ -197,8 +212,8 @@ class World:
         return f"ws://127.0.0.1:{self.port}{path}{query}"
 
     @asynccontextmanager
-    async def socket(self, user_id: int, **options: Any) -> AsyncIterator[Peer]:
-        async with connect(self.url(f"?token={self.token(user_id)}"), ping_interval=None, **options) as socket:
+    async def socket(self, user_id: int, ttl_s: int = 3600, **options: Any) -> AsyncIterator[Peer]:
+        async with connect(self.url(f"?token={self.token(user_id, ttl_s)}"), ping_interval=None, **options) as socket:
             yield Peer(socket)
 
     async def ready(self, user_id: int, stack: Any) -> Peer:
@@ -246,9 +261,11 @@ class Peer:
 
 
 @asynccontextmanager
-async def world(*, max_sockets: int = 100, limits: Limits | None = None, started: bool = True) -> AsyncIterator[World]:
+async def world(
+    *, max_sockets: int = 100, limits: Limits | None = None, started: bool = True, hold_ms: int = 0
+) -> AsyncIterator[World]:
     """A running server. Everything of it has ended when the context does, or the test fails."""
-    here = World(max_sockets, limits or Limits())
+    here = World(max_sockets, limits or Limits(), hold_ms)
     config = uvicorn.Config(
         here.app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", ws_ping_interval=None
     )
