@@ -266,8 +266,9 @@ class Replays(Generic[S]):
             if replay is not None:
                 replay.busy = False
                 self._busy -= 1
-                if name in replay.wanted and self._topics[name].behind[seat.socket] == since:
-                    outputs += self._feed(seat, replay, self._topics[name], page)
+                mine = page[: replay.ends.get(name, since + len(page)) - since]  # others may stay for longer
+                if name in replay.wanted and self._topics[name].behind[seat.socket] == since and mine:
+                    outputs += self._feed(seat, replay, self._topics[name], mine)
                 else:  # a resume has come between
                     outputs += self._advance(seat)
         return outputs

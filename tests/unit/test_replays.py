@@ -297,6 +297,20 @@ def test_who_leaves_while_behind_is_shown_the_end_and_nothing_after_it(bench: Be
     assert bench.gateway.next_deadline_ms() not in {0, None}
 
 
+def test_who_leaves_is_not_shown_the_rest_of_a_page_that_others_wait_for(bench: Bench) -> None:
+    bench.gateway.connect("other", "c-other", 2, 0)
+    bench.gateway.delivered(Answer(2, b"null"), 0)
+    bench.ready("first")
+    bench.gateway.subscriptions_loaded(2, [Subscription(ROOM, 10, 0, 1)], 0)
+    bench.pass_on([11], unsubscribe=(2,))
+    bench.pass_on([12])
+    bench.gateway._replays._recent.forget(ROOM)
+    (page,) = bench.gateway.spoke("first")
+    assert page == ReadPage(ROOM, 10, 12)
+    assert bench.gateway.spoke("other") == []
+    assert shown(bench.read(page)) == [("first", 11), ("first", 12), ("other", 11)]
+
+
 def test_who_leaves_while_behind_and_comes_again_goes_on(bench: Bench) -> None:
     bench.ready("first")
     (page,) = bench.resume("first", {ROOM: 5, OTHER: 1})
