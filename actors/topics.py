@@ -29,7 +29,7 @@ class Read:
 class Topics:
     """The attachments of one host."""
 
-    __slots__ = ("_backoff", "_checking", "_checks", "_gateways", "_reading", "_reads")
+    __slots__ = ("_backoff", "_checking", "_checks", "_gateways", "_reading", "_reads", "_shown")
 
     def __init__(self) -> None:
         self._gateways: dict[str, dict[str, None]] = {}
@@ -37,6 +37,8 @@ class Topics:
         self._checking: dict[str, dict[str, int]] = {}
         self._reads: dict[tuple[str, str], int] = {}
         self._reading: Read | None = None
+        self._shown: dict[str, int] = {}
+        """The number up to which every attached gateway has been, or is being, brought."""
         self._backoff = Backoff()
 
     def __len__(self) -> int:
@@ -50,6 +52,7 @@ class Topics:
         gateways.pop(gateway, None)
         if not gateways:
             self._gateways.pop(topic, None)
+            self._shown.pop(topic, None)
         checks = self._checks.get(topic, {})
         checks.pop(gateway, None)
         if not checks:
@@ -76,6 +79,32 @@ class Topics:
     def attached(self, topic: str, gateway: str) -> bool:
         return gateway in self._gateways.get(topic, ())
 
+    # --- how far everybody has been brought ----------------------------------------------------------------------
+
+    def begins(self, topic: str, since: int) -> None:
+        """A gateway has just attached after this number, which it has seen: so the log reaches it."""
+        self._shown.setdefault(topic, since)
+        self.reaches(topic, since)
+
+    def passed(self, topic: str, seq: int) -> None:
+        """Everybody is being shown this entry; who lacks what is before it notices."""
+        if topic in self._shown:
+            self._shown[topic] = max(self._shown[topic], seq)
+
+    def reaches(self, topic: str, seq: int) -> None:
+        """The log is known to reach this number: whoever was brought less far lacks the rest."""
+        shown = self._shown.get(topic)
+        if shown is not None and seq > shown:
+            for gateway in self.gateways(topic):
+                self.lack(topic, gateway, shown)
+            self._shown[topic] = seq
+
+    def check_all(self) -> None:
+        """Find out of every conversation whether somebody else has written to it."""
+        for topic, shown in self._shown.items():
+            for gateway in self.gateways(topic):
+                self.check(topic, gateway, shown)
+
     # --- does the log hold more? ---------------------------------------------------------------------------------
 
     def check(self, topic: str, gateway: str, since: int) -> None:
@@ -98,6 +127,7 @@ class Topics:
             for gateway, since in gateways.items():
                 if heads[topic] > since:
                     self.lack(topic, gateway, since)
+            self.reaches(topic, heads[topic])
 
     def check_failed(self, now_ms: int) -> None:
         self._backoff.failed(now_ms)

@@ -32,7 +32,7 @@ class Settings:
     events_limit: int = 10_000
     """Events that wait for the iterator; at the bound the socket is not read any more."""
     backoff_base_ms: int = 250
-    backoff_cap_ms: int = 20_000
+    backoff_cap_ms: int = 10_000
     """Full jitter: the n-th pause is uniform between 0 and min(cap, base * 2^n)."""
     long_pause_ms: int = 30_000
     """After a close with 4029 the pause is uniform between this and its double."""

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from actors.commands import AddMembers, RemoveMember, Send
 from actors.effects import Failure
 from fastsock.schemas import frames, names
-from tests.simulation.world import SimGateway, Socket, World
+from fastsock.schemas.log import Standing
+from tests.simulation.gateways import SimGateway, Socket
+from tests.simulation.world import World
+
+RELOADS = 0.1
+"""Clients that come back and begin anew instead of resuming."""
+RESUME_AFTER_MS = (0, 0, 5, 100, 400)
+"""How long a client thinks before it resumes; the last is longer than its gateway waits."""
 
 
 class Violation(AssertionError):  # noqa: N818 - what it is called in the report
@@ -33,6 +40,11 @@ class ClientSocket(Socket):
         self.client = client
         self.heads: dict[str, int] | None = None
         self.last: dict[str, int] = {}
+        self.ended: set[str] = set()
+        """Conversations whose end, for this user, was the last that was shown."""
+        self.resuming: dict[str, int] | None = None
+        """What was named in the resume under way."""
+        self.has_resumed = False
         self.dead = False
 
     def ready(self, heads: dict[str, int]) -> None:
@@ -40,6 +52,7 @@ class ClientSocket(Socket):
             raise Violation(f"{self.connection_id}: ready twice")
         self.heads = dict(heads)
         self.last = dict(heads)
+        self.client.greeted(self, heads)
         self.client.resend()
 
     def frame(self, payload: bytes) -> None:
@@ -59,19 +72,26 @@ class ClientSocket(Socket):
         if seq > len(entries):
             raise Violation(f"{self.connection_id}: {conversation} #{seq} was shown before it was committed")
         last = self.last.get(conversation)
-        if last is not None and seq != last + 1:
+        lets_in = self.user in frames.joins(entries[seq - 1])
+        if last is not None and seq != last + 1 and not (lets_in and conversation in self.ended):
             raise Violation(f"{self.connection_id}: {conversation} #{seq} came after #{last}")
-        if last is None and self.client.user not in frames.joins(entries[seq - 1]):
+        if last is None and not lets_in:
             raise Violation(f"{self.connection_id}: {conversation} began with #{seq}, which is not where it was let in")
-        if not self.client.was_member(conversation, seq):
+        if not self.client.may_see(conversation, seq):
             raise Violation(
                 f"{self.connection_id}: {conversation} #{seq} was shown to user {self.user}, no member then"
             )
         if "content" in data and data["id"] != entries[seq - 1].id and entries[seq - 1].kind == "message":
             raise Violation(f"{self.connection_id}: {conversation} #{seq} is not what is in the log")
+        self._shown(conversation, seq, lets_in=lets_in)
+
+    def _shown(self, conversation: str, seq: int, *, lets_in: bool) -> None:
         self.last[conversation] = seq
-        if self.user in frames.leaves(entries[seq - 1]):
-            del self.last[conversation]
+        if self.user in frames.leaves(self.client.world.log.logs[conversation][seq - 1]):
+            self.ended.add(conversation)
+        elif lets_in:
+            self.ended.discard(conversation)
+        self.client.apply(self, conversation, seq)
 
     def answered(self, context: object, payload: bytes) -> None:
         assert isinstance(context, tuple)
@@ -88,6 +108,41 @@ class ClientSocket(Socket):
     def closed(self) -> None:
         self.client.lose()
 
+    # --- resuming ------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Ask for everything that this client has not got."""
+        if not self.dead and self.resuming is None:
+            self.resuming = dict(self.client.positions)
+            self.gateway.resume(self, self.resuming)
+
+    def resume_taken(self, standing: Standing, topics: set[str]) -> None:
+        assert self.resuming is not None, "nobody has asked for a resume"
+        since = {} if self.has_resumed else {name: seq - 1 for name, seq in standing.joined.items()}
+        self.has_resumed = True
+        for name, seq in (since | self.resuming).items():
+            if name in topics:
+                self.last[name] = seq
+                if not self.client.world.log.is_member(name, self.user, seq):
+                    self.ended.add(name)
+
+    def resume_failed(self) -> None:
+        self.resuming = None
+        self.client.world.after(500, self.resume)
+
+    def resumed(self, reached: dict[str, int], oldest: dict[str, int], left: list[str]) -> None:
+        """Guarantee 4: everything has come, in order, when the resume is over."""
+        self.resuming = None
+        if oldest:
+            raise Violation(f"{self.connection_id}: {oldest} should be reloaded, and is all in the log")
+        for name, seq in reached.items():
+            has = self.client.positions.get(name)
+            if has != seq:
+                raise Violation(f"{self.connection_id}: resumed, {name} stands at #{seq}, the client has got #{has}")
+        for name in left:
+            self.client.positions.pop(name, None)
+        self.client.heal_gaps(self)
+
 
 class Client:
     """One person with one device. Whatever is not acknowledged is sent again, with the same ``client_msg_id``."""
@@ -100,7 +155,45 @@ class Client:
         self.acks: dict[str, tuple[str, int, int]] = {}
         self.final_refusals = 0
         self._count = 0
+        self._rng = world.stream(f"user {user}")
         self.sockets = 0
+        self.positions: dict[str, int] = {}
+        """The last entry that this person has got of each conversation, whichever socket it came on."""
+        self._gaps: set[str] = set()
+        self._known = False
+
+    # --- what it has got -----------------------------------------------------------------------------------------
+
+    def greeted(self, socket: ClientSocket, heads: dict[str, int]) -> None:
+        """A new socket: most clients resume, soon or late; some begin anew from what the greeting says."""
+        if not self._known or self._rng.random() < RELOADS:
+            self._known = True
+            self.positions = dict(heads)
+            return
+        delay_ms = self._rng.choice(RESUME_AFTER_MS)
+        if delay_ms:
+            self.world.after(delay_ms, socket.resume)
+        else:
+            socket.resume()
+
+    def apply(self, socket: ClientSocket, conversation: str, seq: int) -> None:
+        """The rule of ``session.resume``: apply the next entry, ignore an older one, resume after a gap."""
+        last = self.positions.get(conversation)
+        entry = self.world.log.logs[conversation][seq - 1]
+        if last is not None and seq > last + 1:
+            self._gaps.add(conversation)
+            if socket.resuming is None:
+                self.heal_gaps(socket)
+        elif last is None or seq == last + 1:
+            self.positions[conversation] = seq
+            if self.user in frames.leaves(entry):
+                del self.positions[conversation]
+
+    def heal_gaps(self, socket: ClientSocket) -> None:
+        """Ask for what lies before the entries that came too early, unless it has come meanwhile."""
+        gaps, self._gaps = self._gaps, set()
+        if gaps:
+            self.world.after(1, socket.resume)
 
     # --- the socket ----------------------------------------------------------------------------------------------
 
@@ -108,7 +201,7 @@ class Client:
         """Open a socket on any gateway that is alive."""
         if self.socket is not None or not self.world.gateways:
             return
-        gateway = self.world.rng.choice(self.world.gateways)
+        gateway = self._rng.choice(self.world.gateways)
         self.sockets += 1
         self.socket = ClientSocket(self, gateway, f"u{self.user}s{self.sockets}")
         gateway.connect(self.socket)
@@ -121,7 +214,7 @@ class Client:
         socket.dead = True
         if notice and socket.gateway.alive:
             socket.gateway.disconnect(socket)
-        self.world.after(self.world.rng.randint(10, 2_000), self.connect)
+        self.world.after(self._rng.randint(10, 2_000), self.connect)
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -184,17 +277,13 @@ class Client:
 
     # --- what is true --------------------------------------------------------------------------------------------
 
-    def was_member(self, conversation: str, seq: int) -> bool:
-        """Whether the log says that this user was to see entry ``seq``: a member by then, or leaving by it."""
-        member = False
-        for entry in self.world.log.logs[conversation][:seq]:
-            if self.user in frames.joins(entry):
-                member = True
-            if self.user in frames.leaves(entry):
-                if entry.seq == seq:
-                    return True
-                member = False
-        return member
+    def may_see(self, conversation: str, seq: int) -> bool:
+        """Whether the log says that this user may be shown entry ``seq``.
+
+        A member by then, or leaving by it; and who has come back since may read what happened in between.
+        """
+        log = self.world.log
+        return log.was_member(conversation, self.user, seq) or log.comes_after(conversation, self.user, seq)
 
 
 def check_end(world: World, clients: list[Client]) -> None:
@@ -204,17 +293,7 @@ def check_end(world: World, clients: list[Client]) -> None:
     message was acknowledged or finally refused.
     """
     for client in clients:
-        if client.outbox:
-            waiting = ", ".join(client.outbox)
-            raise Violation(f"user {client.user}: never answered: {waiting}")
-        socket = client.socket
-        if socket is None or socket.heads is None:
-            raise Violation(f"user {client.user}: never ready")
-        for conversation, members in world.log.members.items():
-            head = len(world.log.logs[conversation])
-            if client.user in members and socket.last.get(conversation) != head:
-                seen = socket.last.get(conversation)
-                raise Violation(f"{socket.connection_id}: has seen {conversation} up to {seen}, its head is #{head}")
+        _check_client(world, client)
     seen_keys: set[tuple[int, str]] = set()
     for conversation, log in world.log.logs.items():
         for place, entry in enumerate(log, 1):
@@ -223,6 +302,24 @@ def check_end(world: World, clients: list[Client]) -> None:
             if (entry.sender_id, entry.key) in seen_keys:
                 raise Violation(f"{conversation}: {entry.key} of user {entry.sender_id} is stored twice")
             seen_keys.add((entry.sender_id, entry.key))
+
+
+def _check_client(world: World, client: Client) -> None:
+    if client.outbox:
+        waiting = ", ".join(client.outbox)
+        raise Violation(f"user {client.user}: never answered: {waiting}")
+    socket = client.socket
+    if socket is None or socket.heads is None:
+        raise Violation(f"user {client.user}: never ready")
+    if socket.resuming is not None:
+        raise Violation(f"{socket.connection_id}: its resume never ends")
+    for conversation, members in world.log.members.items():
+        head = len(world.log.logs[conversation])
+        seen, got = socket.last.get(conversation), client.positions.get(conversation)
+        if client.user in members and seen != head:
+            raise Violation(f"{socket.connection_id}: has seen {conversation} up to {seen}, its head is #{head}")
+        if client.user in members and got != head:
+            raise Violation(f"user {client.user}: has got {conversation} up to {got}, its head is #{head}")
 
 
 def summary(world: World, clients: list[Client]) -> dict[str, int]:

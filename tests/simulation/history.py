@@ -2,130 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
+from unittest.mock import patch
 
+from fastsock.core.limits import RELOAD_MEMBERSHIPS_MS
+from tests.simulation.actions import Action, Arrive, Stage
 from tests.simulation.clients import Client, Violation, check_end, summary
-from tests.simulation.world import Faults, SimGateway, World
+from tests.simulation.gateways import SimGateway
+from tests.simulation.hosts import HostSlot
+from tests.simulation.plan import USERS, Plan, draw
+from tests.simulation.trace import Line
+from tests.simulation.world import World
+from tests.simulation.writers import WriterSlot
 
-USERS = 6
-ROOMS = 2
-ACTIVE_MS = 8_000
-"""So long people talk and things break; then everything is given time to heal."""
-HEAL_MS = 90_000
-"""Longer than any timeout of the system: 3 x `CALL_TIMEOUT_MS` and the patience of every link."""
+HEAL_MS = RELOAD_MEMBERSHIPS_MS + 90_000
+"""So long after the last fault what heals has to have healed: the longest that anything waits, and some timeouts."""
+QUIET_MS = 21_000
+"""A cluster in which nothing has happened for so long, longer than any call takes to time out, is at rest."""
+HOST_QUEUES = "entries_waiting", "deliveries_waiting", "forwards_waiting", "recalls_waiting", "loading"
+SMALL_PAGES: dict[str, Any] = {
+    "RESUME_PAGE": 4,
+    "RESUME_PAGE_BYTES": 2_000,
+    "RESUME_AT_ONCE_BYTES": 600,
+    "MAX_REPLAYS": 2,
+}
+"""Limits of resumes that histories of some thirty entries reach."""
+LOOK_MS = 1_000
+"""The virtual time between two looks whether it is."""
 
 
-def run(seed: int, plant: Callable[[World], None] | None = None) -> dict[str, int]:
-    """Play the history of this seed and check it; ``plant`` may break the world on purpose first.
+def run(seed: int) -> dict[str, int]:
+    """Play the history of this seed and check it; returns how much of what happened.
 
     Raises:
-        Violation: with the seed, what does not hold, and the last events before it.
+        Violation: what does not hold.
 
     """
-    world = _world(seed)
-    if plant is not None:
-        plant(world)
-    clients = [Client(world, user) for user in range(1, USERS + 1)]
-    try:
-        _live(world, clients)
-        check_end(world, clients)
-    except AssertionError as error:
-        told = "\n".join(world.trace[-60:])
-        rerun = f"python -m tests.simulation --first {seed} --seeds 1"
-        raise Violation(f"seed {seed}, step {world.steps}: {error}\n{told}\nrun it again: {rerun}") from error
-    return summary(world, clients)
+    return History(draw(seed)).play()
 
 
-def _world(seed: int) -> World:
-    world = World(seed, Faults(), hosts=2, users=USERS)
-    rng = world.rng
-    for room in range(1, ROOMS + 1):
-        owner = rng.randint(1, USERS)
-        world.log.create_room(room, owner, rng.sample(range(1, USERS + 1), 3))
-    SimGateway(world, "gateway-0")
-    SimGateway(world, "gateway-1")
-    if rng.random() < 0.75:
-        world.faults = Faults(
-            lost_call=rng.choice([0, 0.01, 0.05]),
-            lost_answer=rng.choice([0, 0.01, 0.05]),
-            slow=rng.choice([0, 0.05]),
-            failed_commit=rng.choice([0, 0.05, 0.3]),
-            blind_commit=rng.choice([0, 0.05, 0.3]),
-        )
-    return world
+class History:
+    """A plan, being played."""
+
+    def __init__(self, plan: Plan, *, tracing: bool = False) -> None:
+        self._plan = plan
+        self._world = world = World(plan.seed, USERS, plan.hosts, tracing=tracing)
+        for room, (owner, members) in enumerate(plan.rooms, 1):
+            world.log.create_room(room, owner, members)
+        world.writer = WriterSlot(world)
+        world.hosts = {name: HostSlot(world, name) for name in world.placement.hosts}
+        for index in range(plan.gateways):
+            SimGateway(world, f"gateway-{index}")
+        users = sorted({action.user for action in plan if isinstance(action, Arrive)})
+        self._stage = Stage(world, {user: Client(world, user) for user in users})
+        self._clients = list(self._stage.people.values())
+        for action in plan:
+            world.after(action.at_ms, self._do, action)
+
+    def _do(self, action: Action) -> None:
+        self._world.say(f"-- {action}")
+        action.do(self._stage)
+
+    @property
+    def lines(self) -> list[Line]:
+        """What has happened, if it was to be traced."""
+        return self._world.trace or []
+
+    @property
+    def lasted_ms(self) -> int:
+        """The virtual time that has passed."""
+        return self._world.now_ms - self._world.start_ms
+
+    def play(self) -> dict[str, int]:
+        """Play it to its end, and check it.
+
+        Raises:
+            Violation: what does not hold, and at which step.
+
+        """
+        world = self._world
+        try:
+            with patch.multiple("actors.replays", **SMALL_PAGES):
+                self._until_all_is_quiet()
+            self._check()
+        except Violation as violation:
+            raise Violation(f"seed {world.seed}, step {world.steps}: {violation}") from violation
+        except Exception as error:  # a defect of the machinery is a violation of everything
+            text = f"seed {world.seed}, step {world.steps}: {type(error).__name__}: {error}"
+            raise Violation(text) from error
+        return {
+            "steps": world.steps,
+            "virtual ms": self.lasted_ms,
+            **summary(world, self._clients),
+            **world.counts,
+        }
+
+    def _until_all_is_quiet(self) -> None:
+        """Let everything happen, then heal; a history that is at rest, as it should be, is over."""
+        world, plan = self._world, self._plan
+        calm_ms = world.start_ms + plan.calm_ms
+        world.run(calm_ms)
+        while world.now_ms < calm_ms + HEAL_MS:
+            world.run(world.now_ms + LOOK_MS)
+            if not plan.patient and world.now_ms > world.busy_ms + QUIET_MS and self._holds():
+                return
+
+    def _holds(self) -> bool:
+        try:
+            self._check()
+        except AssertionError:
+            return False
+        return True
+
+    def _check(self) -> None:
+        check_end(self._world, self._clients)
+        check_rest(self._world)
 
 
-def _live(world: World, clients: list[Client]) -> None:
-    rng, start = world.rng, world.now_ms
-    for client in clients:
-        world.after(rng.randint(0, 500), client.connect)
-    for client in clients:
-        for _ in range(rng.randint(3, 12)):
-            world.after(rng.randint(0, ACTIVE_MS), _talk(world, client))
-        for _ in range(rng.randint(0, 2)):
-            world.after(rng.randint(0, ACTIVE_MS), client.lose)
-    for _ in range(rng.randint(0, 4)):
-        world.after(rng.randint(0, ACTIVE_MS), _manage(world, clients))
-    for _ in range(rng.randint(0, 4)):
-        world.after(rng.randint(0, ACTIVE_MS), _kill(world, clients))
-    for _ in range(rng.randint(0, 3)):
-        world.after(rng.randint(0, ACTIVE_MS), _move(world))
-
-    def calm() -> None:
-        world.faults = Faults()
-
-    world.after(ACTIVE_MS, calm)
-    world.run(start + ACTIVE_MS + HEAL_MS, lambda: None)
-
-
-def _talk(world: World, client: Client) -> Callable[[], None]:
-    def talk() -> None:
-        rooms = [name for name, members in world.log.members.items() if client.user in members]
-        other = world.rng.randint(1, USERS)
-        low, high = sorted((client.user, other))
-        dm = f"dm:{low}:{high}"
-        client.send(world.rng.choice([*rooms, dm]))
-
-    return talk
-
-
-def _manage(world: World, clients: list[Client]) -> Callable[[], None]:
-    def manage() -> None:
-        room = f"room:{world.rng.randint(1, ROOMS)}"
-        members = world.log.members[room]
-        owner = next((user for user, (role, _) in members.items() if role == "owner"), None)
-        user = world.rng.randint(1, USERS)
-        if owner is None:
-            return
-        if user in members:
-            clients[owner - 1].manage(room, remove=user)
-        else:
-            clients[owner - 1].manage(room, add=user)
-
-    return manage
-
-
-def _move(world: World) -> Callable[[], None]:
-    def move() -> None:
-        name = world.rng.choice([*world.log.logs, *(f"user:{user}" for user in range(1, USERS + 1))])
-        world.pin(name, world.rng.choice(world.placement.hosts))
-
-    return move
-
-
-def _kill(world: World, clients: list[Client]) -> Callable[[], None]:
-    def kill() -> None:
-        what = world.rng.choice(["host", "host", "writer", "gateway"])
-        if what == "host":
-            world.hosts[world.rng.choice(world.placement.hosts)].kill(world.rng.randint(100, 3_000))
-        elif what == "writer":
-            world.writer.kill()
-        else:
-            gateway = world.rng.choice(world.gateways)
-            gateway.kill()
-            SimGateway(world, f"{gateway.name}+")
-            for client in clients:
-                if client.socket is not None and client.socket.gateway is gateway:
-                    client.lose(notice=False)
-
-    return kill
+def check_rest(world: World) -> None:
+    """Nothing is stuck: whatever was queued anywhere has left its queue."""
+    waiting: dict[str, object] = {}
+    for gateway in world.gateways:
+        stats = gateway.gateway.stats()
+        waiting |= {f"{what} of {gateway.name}": stats[what] for what in ("requests", "held_frames")}
+        waiting[f"commands of {gateway.name}"] = len(gateway.uplinks)
+    for slot in world.hosts.values():
+        if slot.process is None:
+            raise Violation(f"{slot.name}: not there")
+        figures = slot.process.host.stats()
+        waiting |= {f"{what} of {slot.name}": figures[what] for what in HOST_QUEUES}
+    stuck = {what: number for what, number in waiting.items() if number}
+    if stuck:
+        raise Violation(f"still waiting: {stuck}")

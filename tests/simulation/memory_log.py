@@ -6,7 +6,7 @@ One append at a time, so there is nothing to race; whatever the real one does mu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy
 
 import msgspec
 
@@ -33,6 +33,8 @@ class MemoryLog:
         self.users = set(users)
         self.logs: dict[str, list[Entry]] = {}
         self.members: dict[str, dict[int, tuple[Role, int]]] = {}
+        self._memberships: dict[str, dict[int, list[int]]] = {}
+        """The entries that let a user in, and, negative, those that ended it."""
         self._by_id: dict[int, Entry] = {}
         self._by_key: dict[tuple[int, str], Entry] = {}
         self._next_id = 1
@@ -53,7 +55,7 @@ class MemoryLog:
             if known is not None:
                 outcomes.append(Stored(known.seq))
             elif original is not None:
-                outcomes.append(Duplicate(deepcopy(original)))
+                outcomes.append(Duplicate(copy(original)))
             elif fenced:
                 outcomes.append(Fenced(len(log)))
             else:
@@ -90,10 +92,13 @@ class MemoryLog:
 
     def _change_members(self, entry: Entry) -> None:
         members = self.members.setdefault(entry.conversation, {})
+        memberships = self._memberships.setdefault(entry.conversation, {})
         for user in frames.joins(entry):
+            memberships.setdefault(user, []).append(entry.seq)
             role: Role = "owner" if entry.kind == "created" and user == entry.sender_id else "member"
             members.setdefault(user, (role, entry.seq))
         for user in frames.leaves(entry):
+            memberships.setdefault(user, []).append(-entry.seq)
             members.pop(user, None)
 
     def lease_ids(self, count: int) -> range:
@@ -123,11 +128,29 @@ class MemoryLog:
 
     def after(self, conversation: str, since: int, limit: int) -> list[Entry]:
         """The entries that follow ``since``, at most ``limit``, in order; messages in their present state."""
-        return deepcopy(self.logs.get(conversation, [])[since : since + limit])
+        return [copy(entry) for entry in self.logs.get(conversation, [])[since : since + limit]]
 
     def by_keys(self, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], Entry]:
         """What became of these attempts, ``(sender id, key)``; without those that the log does not know."""
-        return {key: deepcopy(self._by_key[key]) for key in keys if key in self._by_key}
+        return {key: copy(self._by_key[key]) for key in keys if key in self._by_key}
+
+    def was_member(self, conversation: str, user: int, seq: int) -> bool:
+        """Whether the user was to see entry ``seq``: a member by then, or leaving by it."""
+        member = False
+        for change in self._memberships.get(conversation, {}).get(user, ()):
+            if abs(change) > seq:
+                break
+            member = change > 0 or change == -seq
+        return member
+
+    def is_member(self, conversation: str, user: int, seq: int) -> bool:
+        """Whether the user is a member after entry ``seq``."""
+        changes = [change for change in self._memberships.get(conversation, {}).get(user, ()) if abs(change) <= seq]
+        return bool(changes) and changes[-1] > 0
+
+    def comes_after(self, conversation: str, user: int, seq: int) -> bool:
+        """Whether an entry after ``seq`` lets the user in."""
+        return any(change > seq for change in self._memberships.get(conversation, {}).get(user, ()))
 
     def heads(self, conversations: Sequence[str]) -> dict[str, int]:
         return {conversation: len(self.logs.get(conversation, [])) for conversation in conversations}

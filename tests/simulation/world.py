@@ -1,96 +1,165 @@
-"""The whole cluster in one process, under a virtual clock and a seeded scheduler.
+"""Time, chance, the weather and the database of the simulated cluster.
 
-The very `Host`, `Uplinks`, `GroupCommit` and `Gateway` that run on Ray are driven here by shells that do what the
-shells of `actors.runtime` do, over calls that are delayed, lost and answered in vain, with processes that die between
-any two events. Everything random comes from one seed: the same seed is the same history.
+Everything that happens is an event with a virtual time; the earliest comes next, those of one time in the order in
+which they were asked for. Whatever is random is drawn from streams that belong to one seed and one place (an edge
+between two processes, a process and its database, a person): so the same seed is the same history, and leaving out one
+action of a plan changes what depends on it and little else, which is what makes a failing history shrinkable.
 
-After every event the guarantees that can be checked at any time are checked (`Checks`); at the end, when all faults are
-over and everything has healed, those that need an end.
+Nobody looks in vain: a process is woken when its machinery says that something is due (`Process.wake_by`), and all
+calls share one queue for their timeouts (`Timeouts`). What only keeps time (empty polls, waking) is marked ``idle``, so
+that a history knows when all is quiet.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import TYPE_CHECKING, TypeVar
+from zlib import crc32
 
-import msgspec
-
-from actors import gateway as gw
-from actors import persistence, uplinks
-from actors.commands import Envelope, LinkCommand
-from actors.effects import Delivery, Failure
-from actors.host import Host
-from actors.link import Batch
 from actors.placement import Placement
-from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
-from fastsock.schemas.log import Append, Outcome, Subscription
+from fastsock.core.limits import POLL_HOLD_MS
+from tests.simulation.calls import TIMED_OUT, Call, Event, Process, Slot, Timeouts
 from tests.simulation.memory_log import MemoryLog
+from tests.simulation.trace import Line
+
+if TYPE_CHECKING:  # the processes know the world; it only keeps them
+    from tests.simulation.gateways import SimGateway
+    from tests.simulation.hosts import HostSlot
+    from tests.simulation.writers import WriterSlot
 
 CALL_TIMEOUT_MS = 10_000
-_deliveries: msgspec.msgpack.Decoder[Delivery] = msgspec.msgpack.Decoder(Delivery)
+"""As `actors.runtime.calls`: a call without an answer for so long has failed."""
+LATEST_MS = 5_000
+"""A call that comes too late or twice is late by up to so much."""
+LATENCY_MS = 1, 5
+"""The least and the most that a call, an answer or a read takes in fair weather."""
+SLOWER = 100
+"""What is slow takes up to so many times as long."""
+
+P = TypeVar("P", bound=Process)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Faults:
-    """How bad the weather is. Rates are probabilities per call; times are milliseconds."""
+@dataclass
+class Weather:
+    """How bad it is now: probabilities per call, commit or read. A `Spell` of the plan sets one for a while."""
 
     lost_call: float = 0.0
     """The call never arrives, and times out."""
+    late_call: float = 0.0
+    """The call arrives when its caller has given it up, behind later ones."""
+    repeated_call: float = 0.0
+    """The call arrives twice, the second time up to `LATEST_MS` later."""
     lost_answer: float = 0.0
     """The call is carried out, and its answer is lost."""
-    latency_ms: tuple[int, int] = (1, 5)
     slow: float = 0.0
-    """A call takes up to 100 times as long."""
+    """A call, an answer or a read takes up to `SLOWER` times as long."""
     failed_commit: float = 0.0
     """The transaction fails and stores nothing."""
     blind_commit: float = 0.0
     """The transaction commits, and the writer is told that it failed."""
+    failed_read: float = 0.0
+    """A read of the database fails."""
+    missed_notice: float = 0.0
+    """A gateway learns late, or never by itself, that a socket has ended."""
 
 
-class Timeout(Exception):  # noqa: N818 - it is what happens to a call
-    """A call has no answer."""
-
-
-class Polled(NamedTuple):
-    """What a poll is answered with."""
-
-    session: str
-    batch: Batch[bytes] | None
+FAULTS = tuple(field.name for field in fields(Weather))
 
 
 class World:
-    """Time, chance, the database, and the processes in it."""
+    """Time, chance, the database, and a register of the processes."""
 
-    def __init__(self, seed: int, faults: Faults, hosts: int, users: int) -> None:
-        self.rng = random.Random(seed)
-        self.faults = faults
+    def __init__(self, seed: int, users: int, hosts: int, *, tracing: bool = False) -> None:
+        self.seed = seed
         self.now_ms = 1_000_000
+        self.start_ms = self.now_ms
+        self.busy_ms = self.now_ms
+        """When something happened last that was not only the keeping of time."""
         self.steps = 0
-        self.trace: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.trace: list[Line] | None = [] if tracing else None
+        self.weather = Weather()
+        self._spells: dict[str, list[float]] = {fault: [] for fault in FAULTS}
+        self.stalled_until_ms = 0
+        """Until then the database neither commits nor answers."""
         self.log = MemoryLog(range(1, users + 1))
-        names = tuple(f"host-{index}" for index in range(hosts))
-        self.placement = Placement(epoch=1, hosts=names)
-        self._events: list[tuple[int, int, Callable[[], None]]] = []
-        self._order = 0
-        self._incarnations = 0
-        self.writer = SimWriter(self)
-        self.hosts = {name: SimHost(self, name) for name in names}
+        self.placement = Placement(epoch=1, hosts=tuple(f"host-{index}" for index in range(hosts)))
+        self.call_timeouts = Timeouts(self, CALL_TIMEOUT_MS)
+        self.poll_timeouts = Timeouts(self, CALL_TIMEOUT_MS + POLL_HOLD_MS)
+        self.poll_holds = Timeouts(self, POLL_HOLD_MS)
+        self.writer: WriterSlot
+        self.hosts: dict[str, HostSlot] = {}
         self.gateways: list[SimGateway] = []
+        """Those that are alive."""
+        self._events: list[tuple[int, int, bool, Event, tuple[object, ...]]] = []
+        self._order = 0
+        self._in_steps: list[tuple[int, Event]] = []
+        self._incarnations = 0
+        self._streams: dict[str, random.Random] = {}
+
+    # --- chance --------------------------------------------------------------------------------------------------
+
+    def stream(self, name: str) -> random.Random:
+        """The random numbers that belong to this name, in this seed."""
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = random.Random((self.seed << 32) + crc32(name.encode()))
+        return stream
+
+    def draw(self, where: str) -> tuple[float, float, float, float]:
+        """Four random numbers from 0 to 1, in steps of 2^-16, from one draw."""
+        stream = self._streams.get(where) or self.stream(where)
+        bits = stream.getrandbits(64)
+        return (
+            (bits & 0xFFFF) / 65536,
+            (bits >> 16 & 0xFFFF) / 65536,
+            (bits >> 32 & 0xFFFF) / 65536,
+            (bits >> 48) / 65536,
+        )
+
+    def pace(self, drawn: float) -> int:
+        """How long something takes, milliseconds, by a number from 0 to 1."""
+        low, high = LATENCY_MS
+        slow = self.weather.slow
+        if drawn < slow:
+            return int(high * SLOWER * drawn / slow)
+        return low + int((high + 1 - low) * drawn)
+
+    def latency(self, where: str) -> int:
+        return self.pace(self.stream(where).random())
+
+    def spell(self, fault: str, rate: float, for_ms: int) -> None:
+        """Let it go wrong at this rate for so long; of several spells of one fault the worst counts."""
+        rates = self._spells[fault]
+
+        def end() -> None:
+            rates.remove(rate)
+            setattr(self.weather, fault, max(rates, default=0.0))
+
+        rates.append(rate)
+        setattr(self.weather, fault, max(rates))
+        self.after(for_ms, end)
 
     def pin(self, name: str, host: str) -> None:
-        """Move a name to another host; the hosts learn of it at different times, and own it twice, or not at all."""
+        """Move a name to another host; who is to learn of it, and when, is the caller's business."""
         pins = {**self.placement.pins, name: host}
         self.placement = Placement(epoch=self.placement.epoch + 1, hosts=self.placement.hosts, pins=pins)
+        self.count("moves")
         self.say(f"{name} moves to {host}, epoch {self.placement.epoch}")
-        for sim_host in self.hosts.values():
-            sim_host.learn(self.rng.randint(0, 2_000))
 
-    def say(self, what: str) -> None:
-        self.trace.append(f"{self.now_ms - 1_000_000:>8} ms  {what}")
-        del self.trace[:-400]
+    # --- what is told afterwards ---------------------------------------------------------------------------------
+
+    def count(self, what: str, number: int = 1) -> None:
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def say(self, text: str, *about: str) -> None:
+        """Note what happens, and which conversation and whom it is about; nobody: it is about everybody."""
+        if self.trace is not None:
+            self.trace.append(Line(self.now_ms - self.start_ms, text, about))
 
     def incarnation(self) -> str:
         self._incarnations += 1
@@ -98,455 +167,104 @@ class World:
 
     # --- time ----------------------------------------------------------------------------------------------------
 
-    def after(self, delay_ms: int, what: Callable[[], None]) -> None:
+    def after(self, delay_ms: int, event: Event, *args: object, idle: bool = False) -> None:
+        """Let this happen; ``idle`` if it would also happen in a world at rest."""
         self._order += 1
-        heappush(self._events, (self.now_ms + delay_ms, self._order, what))
+        heappush(self._events, (self.now_ms + delay_ms, self._order, idle, event, args))
 
-    def step(self) -> bool:
-        """Let the next thing happen; False when nothing ever will."""
-        if not self._events:
-            return False
-        at_ms, _, what = heappop(self._events)
-        self.now_ms = max(self.now_ms, at_ms)
-        self.steps += 1
-        what()
-        return True
+    def in_steps(self, steps: int, event: Event) -> None:
+        """Let this happen between two events: when so many more have happened."""
+        self._in_steps.append((self.steps + steps, event))
+        self._in_steps.sort(key=lambda due: due[0])
 
-    def run(self, until_ms: int, after_step: Callable[[], None]) -> None:
-        while self._events and self._events[0][0] <= until_ms:
-            self.step()
-            after_step()
+    def run(self, until_ms: int) -> bool:
+        """Let happen what happens until then, or until nothing but the keeping of time has for so long.
+
+        True if something is left to happen, as is usual: somebody always polls.
+        """
+        events, in_steps = self._events, self._in_steps
+        while events and events[0][0] <= until_ms:
+            at_ms, _, idle, event, args = heappop(events)
+            self.now_ms = at_ms
+            if not idle:
+                self.busy_ms = at_ms
+            self.steps += 1
+            event(*args)
+            while in_steps and in_steps[0][0] <= self.steps:
+                in_steps.pop(0)[1]()
         self.now_ms = max(self.now_ms, until_ms)
-
-    def latency(self) -> int:
-        low, high = self.faults.latency_ms
-        delay = self.rng.randint(low, high)
-        return delay * self.rng.randint(1, 100) if self.rng.random() < self.faults.slow else delay
+        return bool(events)
 
     # --- calls between processes ---------------------------------------------------------------------------------
 
     def call(
         self,
-        alive: Callable[[], bool],
-        work: Callable[[Callable[[object], None]], None],
+        caller: Process,
+        edge: str,
+        slot: Slot[P],
+        work: Callable[[P, Call], None],
         done: Callable[[object], None],
+        *,
+        poll: bool = False,
     ) -> None:
-        """Call another process: ``work`` runs there if it is ``alive`` then, and is given how to answer.
+        """Call whatever process is in the slot when the call arrives: ``work`` runs there, and answers the call.
 
-        ``done`` gets the answer, or a `Timeout`, exactly once, on the caller's side.
+        ``done`` runs at the caller with the answer, or with a `Timeout`.
         """
-        answered = False
+        call = Call(caller, slot, done)
+        weather = self.weather
+        fate, pace, call.answer_fate, call.answer_pace = self.draw(edge)
+        timeouts = self.poll_timeouts if poll else self.call_timeouts
+        timeouts.add(call)
+        delay_ms = self.pace(pace)
+        if fate < weather.lost_call:
+            self.count("lost calls")
+            return
+        fate -= weather.lost_call
+        if fate < weather.late_call:
+            self.count("late calls")
+            delay_ms = timeouts.after_ms + int(pace * LATEST_MS)
+        elif fate < weather.late_call + weather.repeated_call:
+            self.count("repeated calls")
+            self.after(delay_ms + int(call.answer_pace * LATEST_MS), self._arrive, call, slot, work, idle=poll)
+        self.after(delay_ms, self._arrive, call, slot, work, idle=poll)
 
-        def finish(result: object) -> None:
-            nonlocal answered
-            if not answered:
-                answered = True
-                done(result)
+    def _arrive(self, call: Call, slot: Slot[P], work: Callable[[P, Call], None]) -> None:
+        process = slot.reached_by(call.caller)
+        if process is None:
+            self.after(self.pace(call.answer_pace), call.finish, TIMED_OUT)  # a dead process is noticed soon
+            return
+        call.process = process
+        process.open[call] = None
+        process.run(work, process, call)
 
-        def answer(result: object) -> None:
-            if self.rng.random() >= self.faults.lost_answer:
-                self.after(self.latency(), lambda: finish(result))
+    # --- the database --------------------------------------------------------------------------------------------
 
-        def arrive() -> None:
-            if alive():
-                work(answer)
+    def ask(
+        self, process: Process, what: str, query: Callable[[], T], told: Callable[[T], None], failed: Callable[[], None]
+    ) -> None:
+        """Read the database; what it answers is true when it reads, and may be old when it is told."""
+        fate, pace, way_back, _ = self.draw(process.name)
+        if fate < self.weather.failed_read:
+            self.count("failed reads")
+            self.say(f"{process.peer}: {what} fails")
+            process.later(self.pace(pace), failed)
+            return
+
+        def read() -> None:
+            if self.now_ms < self.stalled_until_ms:
+                self.after(self.stalled_until_ms - self.now_ms + self.pace(pace), read)
+                return
+            found = query()
+            if way_back < 0.5:
+                process.run(told, found)
             else:
-                self.after(self.latency(), lambda: finish(Timeout()))  # a dead process is noticed soon
-
-        self.after(CALL_TIMEOUT_MS + POLL_HOLD_MS, lambda: finish(Timeout()))
-        if self.rng.random() >= self.faults.lost_call:
-            self.after(self.latency(), arrive)
-
-
-class SimWriter:
-    """The persistence actor: a `GroupCommit` on the world's log."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.life = 0
-        self._start()
-
-    def _start(self) -> None:
-        self.life += 1
-        self.commits = persistence.GroupCommit()
-        self._answers: dict[int, Callable[[object], None]] = {}
-
-    def kill(self) -> None:
-        self.world.say("the writer dies")
-        self._start()
-
-    def append(self, body: bytes, answer: Callable[[object], None]) -> None:
-        ticket = self.commits.offer(body)
-        if ticket.answer is not None:
-            answer(persistence.encode_answer(ticket.answer))
-            return
-        self._answers[id(ticket)] = answer
-        self._next()
-
-    def _next(self) -> None:
-        groups = self.commits.take()
-        if groups is not None:
-            life = self.life
-            self.world.after(self.world.latency(), lambda: self._commit(groups, life))
-
-    def _commit(self, groups: list[Append], life: int) -> None:
-        world = self.world
-        if world.rng.random() < world.faults.failed_commit:
-            outcomes = None
-        else:
-            outcomes = self.write(groups)
-            if world.rng.random() < world.faults.blind_commit:
-                outcomes = None
-        if life != self.life:
-            return  # it died with the commit on its way: whether it happened is known to the database alone
-        if outcomes is None:
-            failure = Failure("storage_unavailable", "the database is away")
-            decided = self.commits.failed(failure)
-        else:
-            decided = self.commits.committed(outcomes)
-        for ticket in decided:
-            assert ticket.answer is not None
-            self._answers.pop(id(ticket))(persistence.encode_answer(ticket.answer))
-        self._next()
-
-    def write(self, groups: list[Append]) -> list[list[Outcome]]:
-        return self.world.log.append(groups)
-
-
-class SimHost:
-    """A host actor: what `actors.runtime.host_actor` is on Ray."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.life = 0
-        self.host: Host | None = None
-        self._polls: dict[str, Callable[[], None]] = {}
-        self.start()
-
-    def start(self) -> None:
-        self.life += 1
-        self.host = Host(self.name, self.world.incarnation(), self.world.placement)
-        block = self.host.ids.next_lease(self.world.now_ms)
-        assert block is not None
-        self.host.ids.leased(self.world.log.lease_ids(block))
-        self._polls = {}
-        self.world.say(f"{self.host.peer} starts")
-        self._tick(self.life)
-
-    def kill(self, back_after_ms: int) -> None:
-        """End it between two events; it comes back with nothing in memory."""
-        if self.host is None:
-            return
-        self.world.say(f"{self.host.peer} dies")
-        self.host = None
-        self.life += 1
-        self.world.after(back_after_ms, self.start)
-
-    def _alive(self) -> bool:
-        return self.host is not None
-
-    def _mine(self, life: int, what: Callable[[Host], None]) -> None:
-        """Do something with the host if it is still the one that asked for it, then what it leads to."""
-        if self.host is not None and life == self.life:
-            what(self.host)
-            self.pump()
-
-    def _tick(self, life: int) -> None:
-        if self.host is None or life != self.life:
-            return
-        self.host.tick(self.world.now_ms)
-        self.pump()
-        self.world.after(100, lambda: self._tick(life))
-
-    def receive(self, sender: str, number: int, epoch: int, body: bytes, answer: Callable[[object], None]) -> None:
-        assert self.host is not None
-        said = self.host.receive(sender, number, epoch, uplinks.decode_items(body), self.world.now_ms)
-        answer(uplinks.encode_answer(said))
-        if isinstance(said, uplinks.Behind):
-            self.learn(self.world.latency())
-        self.pump()
-
-    def learn(self, delay_ms: int) -> None:
-        """Read the placement after a while."""
-        life = self.life
-        self.world.after(delay_ms, lambda: self._mine(life, lambda h: h.move(self.world.placement, self.world.now_ms)))
-
-    def poll(self, peer: str, session: str, acknowledged: int, answer: Callable[[object], None]) -> None:
-        assert self.host is not None
-        life = self.life
-        waiting = self._polls.pop(peer, None)
-        if waiting is not None:
-            waiting()
-        current, batch = self.host.poll(peer, session, acknowledged, self.world.now_ms)
-        if batch is not None or current != session:
-            answer(Polled(current, batch))
-            return
-
-        def finish() -> None:
-            if self.host is not None and life == self.life:
-                answer(Polled(*self.host.poll(peer, session, acknowledged, self.world.now_ms)))
-
-        def expire() -> None:
-            if self._polls.get(peer) is finish:
-                del self._polls[peer]
-                finish()
-
-        self._polls[peer] = finish
-        self.world.after(POLL_HOLD_MS, expire)
-
-    def pump(self) -> None:  # noqa: C901 - a list of all that a host may offer
-        host, world, life = self.host, self.world, self.life
-        assert host is not None
-        now = world.now_ms
-        for peer in host.take_woken():
-            finish = self._polls.pop(peer, None)
-            if finish is not None:
-                finish()
-        append = host.next_append(0, now)
-        if append is not None:
-            body = append[1]
-            world.call(
-                lambda: True, lambda answer: world.writer.append(body, answer), lambda r: self._appended(life, r)
-            )
-        wanted = host.next_load(now)
-        if wanted is not None:
-            world.after(
-                world.latency(), lambda: self._mine(life, lambda h: h.loaded(world.log.load(wanted), world.now_ms))
-            )
-        topics = host.next_check(now)
-        if topics is not None:
-            world.after(world.latency(), lambda: self._mine(life, lambda h: h.checked(world.log.heads(topics))))
-        read = host.next_read(now)
-        if read is not None:
-            about = read.topic, read.since, CATCH_UP_PAGE
-            world.after(world.latency(), lambda: self._mine(life, lambda h: h.read(world.log.after(*about))))
-        keys = host.next_recall(now)
-        if keys is not None:
-            world.after(
-                world.latency(), lambda: self._mine(life, lambda h: h.recalled(world.log.by_keys(keys), world.now_ms))
-            )
-        count = host.next_lease(now)
-        if count is not None:
-            world.after(world.latency(), lambda: self._mine(life, lambda h: h.ids.leased(world.log.lease_ids(count))))
-        for other in host.uplinks.hosts:
-            self._forward(host, other)
-        if host.placement_suspect:
-            host.placement_suspect = False
-            self.learn(world.latency())
-
-    def _appended(self, life: int, result: object) -> None:
-        def told(host: Host) -> None:
-            now = self.world.now_ms
-            if isinstance(result, Timeout):
-                host.append_failed(0, now)
-                return
-            assert isinstance(result, bytes)
-            answer = persistence.decode_answer(result)
-            if isinstance(answer, persistence.Committed):
-                host.appended(0, answer.outcomes, now)
-            elif isinstance(answer, persistence.OldEpoch):
-                host.epoch_refused(0, now)
-            else:
-                host.append_failed(0, now)
-
-        self._mine(life, told)
-
-    def _forward(self, host: Host, other: str) -> None:
-        world, life = self.world, self.life
-        taken = host.next_forward(other, world.now_ms)
-        if taken is None:
-            return
-        batch, epoch = taken
-        target, body, peer = world.hosts[other], uplinks.encode_items(batch.items), host.peer
-
-        def done(result: object) -> None:
-            def told(mine: Host) -> None:
-                if isinstance(result, Timeout):
-                    mine.uplinks.failed(other, batch.number, world.now_ms)
-                else:
-                    assert isinstance(result, bytes)
-                    mine.forwarded(other, batch.number, uplinks.decode_answer(result), world.now_ms)
-
-            self._mine(life, told)
-
-        world.call(target._alive, lambda answer: target.receive(peer, batch.number, epoch, body, answer), done)
-
-
-class SimGateway:
-    """A gateway replica: what `actors.runtime.links` and the WebSocket shell are on Ray.
-
-    Sockets are the clients' handles; what they would see is handed to them by `Socket` methods.
-    """
-
-    def __init__(self, world: World, name: str) -> None:
-        self.world = world
-        self.name = name
-        self.peer = f"{name}/{world.incarnation()}"
-        self.alive = True
-        self.gateway: gw.Gateway[Socket] = gw.Gateway()
-        self.uplinks = uplinks.Uplinks(world.placement)
-        self._sessions: dict[str, tuple[str, int]] = {}
-        self._polled: set[str] = set()
-        world.gateways.append(self)
-        world.say(f"{self.peer} starts")
-        for host in world.placement.hosts:
-            self._poll(host)
-        self._tick()
-
-    def kill(self) -> None:
-        self.alive = False
-        self.world.gateways.remove(self)
-        self.world.say(f"{self.peer} dies")
-
-    # --- what happens to it --------------------------------------------------------------------------------------
-
-    def connect(self, socket: Socket) -> None:
-        self.perform(self.gateway.connect(socket, socket.connection_id, socket.user, self.world.now_ms))
-
-    def disconnect(self, socket: Socket) -> None:
-        self.perform(self.gateway.disconnect(socket, self.world.now_ms))
-
-    def request(self, name: str, command: LinkCommand, context: object) -> None:
-        self.perform(self.gateway.request(name, command, context, self.world.now_ms))
-
-    def _tick(self) -> None:
-        if self.alive:
-            self.perform(self.gateway.tick(self.world.now_ms))
-            self.flush()
-            self.world.after(50, self._tick)
-
-    # --- outputs -------------------------------------------------------------------------------------------------
-
-    def perform(self, outputs: list[gw.Output[Socket]]) -> None:  # noqa: C901 - a table of outputs
-        for output in outputs:
-            match output:
-                case gw.Submit(envelope):
-                    failure = self.uplinks.submit(envelope)
-                    if failure is not None:
-                        self.perform(self.gateway.refused(envelope, failure, self.world.now_ms))
-                case gw.LoadSubscriptions(user_id):
-                    self._load(user_id)
-                case gw.Ready(socket, conversations):
-                    socket.ready({conversation: seq for conversation, seq, _unread in conversations})
-                case gw.Write(sockets, payload):
-                    for socket in list(sockets):
-                        socket.frame(payload)
-                case gw.Answered(context, payload):
-                    self._client_of(context).answered(context, payload)
-                case gw.Refused(context, failure):
-                    self._client_of(context).refused(context, failure)
-                case gw.Close(socket, _code):
-                    socket.closed()
-        self.flush()
-
-    @staticmethod
-    def _client_of(context: object) -> Socket:
-        assert isinstance(context, tuple)
-        socket = context[0]
-        assert isinstance(socket, Socket)
-        return socket
-
-    def _load(self, user: int) -> None:
-        def loaded() -> None:
-            if self.alive:
-                subscriptions: list[Subscription] = self.world.log.of_user(user)
-                answer_after(lambda: self._loaded(user, subscriptions))
-
-        def answer_after(what: Callable[[], None]) -> None:
-            self.world.after(self.world.latency(), what)
-
-        self.world.after(self.world.latency(), loaded)
-
-    def _loaded(self, user: int, subscriptions: list[Subscription]) -> None:
-        if self.alive:
-            self.perform(self.gateway.subscriptions_loaded(user, subscriptions, self.world.now_ms))
-
-    # --- links ---------------------------------------------------------------------------------------------------
-
-    def flush(self) -> None:
-        for host in self.uplinks.hosts:
-            taken = self.uplinks.take(host, self.world.now_ms)
-            if taken is not None:
-                self._push(host, *taken)
-
-    def _push(self, host: str, batch: Batch[Envelope], epoch: int) -> None:
-        target, body, peer = self.world.hosts[host], uplinks.encode_items(batch.items), self.peer
-
-        def done(result: object) -> None:
-            if not self.alive:
-                return
-            now = self.world.now_ms
-            if isinstance(result, Timeout):
-                self.uplinks.failed(host, batch.number, now)
-                return
-            assert isinstance(result, bytes)
-            answer = uplinks.decode_answer(result)
-            before = self.uplinks.placement
-            self.uplinks.answered(host, batch.number, answer, now)
-            if isinstance(answer, uplinks.Accepted):
-                self._session(host, answer.session)
-            elif isinstance(answer, uplinks.Stale):
-                self._moved(before)
-            self.flush()
-
-        self.world.call(target._alive, lambda answer: target.receive(peer, batch.number, epoch, body, answer), done)
-
-    def _moved(self, before: Placement) -> None:
-        after = self.uplinks.placement
-        if after.epoch != before.epoch:
-            self.perform(self.gateway.reattach(after.moved_since(before), self.world.now_ms))
-
-    def _poll(self, host: str) -> None:
-        session, acknowledged = self._sessions.get(host, ("", 0))
-        target, peer = self.world.hosts[host], self.peer
-
-        def done(result: object) -> None:
-            if not self.alive:
-                return
-            if isinstance(result, Timeout):
-                self.world.after(100, lambda: self._poll(host))
-                return
-            assert isinstance(result, Polled)
-            current, batch = result
-            self._session(host, current)
-            if batch is not None and batch.number > self._sessions[host][1]:
-                self._sessions[host] = (current, batch.number)
-                for item in batch.items:
-                    self.perform(self.gateway.delivered(_deliveries.decode(item), self.world.now_ms))
-            self._poll(host)
-
-        self.world.call(target._alive, lambda answer: target.poll(peer, session, acknowledged, answer), done)
-
-    def _session(self, host: str, session: str) -> None:
-        known = self._sessions.get(host)
-        if known is not None and known[0] == session:
-            return
-        self._sessions[host] = (session, 0)
-        if known is not None:
-            placement = self.uplinks.placement
-            self.perform(self.gateway.reattach(lambda name: placement.owner(name) == host, self.world.now_ms))
-
-
-class Socket:
-    """One socket of one user, seen from its client; `tests.simulation.clients` says what a client makes of it."""
-
-    def __init__(self, gateway: SimGateway, connection_id: str, user: int) -> None:
-        self.gateway = gateway
-        self.connection_id = connection_id
-        self.user = user
-
-    def ready(self, heads: dict[str, int]) -> None:
-        raise NotImplementedError
-
-    def frame(self, payload: bytes) -> None:
-        raise NotImplementedError
-
-    def answered(self, context: object, payload: bytes) -> None:
-        raise NotImplementedError
-
-    def refused(self, context: object, failure: Failure) -> None:
-        raise NotImplementedError
-
-    def closed(self) -> None:
-        raise NotImplementedError
+                process.later(self.pace(way_back), told, found)
+
+        self.after(self.pace(pace), read)
+
+    def stall(self, for_ms: int) -> None:
+        """Let the database hang: what is asked of it meanwhile happens when it is over."""
+        self.count("stalls")
+        self.say(f"the database stalls for {for_ms} ms")
+        self.stalled_until_ms = max(self.stalled_until_ms, self.now_ms + for_ms)

@@ -179,8 +179,8 @@ def test_pauses_grow_while_no_session_begins_and_are_short_again_after_one() -> 
 
 @given(tries=st.integers(0, 10_000), random=st.floats(0, 1, exclude_max=True))
 def test_full_jitter_lies_between_zero_and_the_bound(tries: int, random: float) -> None:
-    pause_ms = full_jitter_ms(tries, 250, 20_000, lambda: random)
-    assert 0 <= pause_ms <= min(20_000, 250 * 2 ** min(tries, 20))
+    pause_ms = full_jitter_ms(tries, 250, 10_000, lambda: random)
+    assert 0 <= pause_ms <= min(10_000, 250 * 2 ** min(tries, 20))
 
 
 def test_a_socket_without_a_greeting_is_given_up() -> None:
