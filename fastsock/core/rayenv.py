@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fastsock.core.config import Settings, refused
+from fastsock.core.limits import HAPROXY_RECEIVE_BYTES, HAPROXY_SEND_BYTES, HAPROXY_SILENCE_S
 
 RESERVED_FILES = 400
 """Descriptors a gateway or HAProxy needs besides sockets: Ray's connections, logs, the database."""
@@ -27,6 +28,20 @@ replica. Half a day is the longest socket that proxies in front usually allow.""
 PORT_QUARANTINE_S = 60
 """Ray derives it from `HARD_STOP_AFTER_S`; of the 1,001 ports for replicas a local instance uses a handful."""
 
+RECOVERY = {
+    "RAY_timeout_ms_task_wait_for_death_info": "100",
+    "RAY_core_worker_internal_heartbeat_ms": "500",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2",
+}
+"""How soon deaths are noticed; wanted on every node of a cluster.
+
+Who has called an actor that dies is told after the first, which Ray looks at as often as the second says: both are 1 s
+by themselves, so that callers slept until 0.6 s after the new process worked. A node is given up after 5 checks that
+were missed, one every 3 s by themselves: its hosts were alive elsewhere after 17 s. A dead HAProxy is noticed after 3
+checks, one every 10 s by themselves.
+"""
+
 CONNECT_WITHIN_S = 5.0
 
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
@@ -34,6 +49,11 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 them, so a chat server must not show them to its network. Whoever connects to such a Ray needs the variable as well."""
 SERVE_BINDS = r"s/^\( *bind \)\*\{0,1\}:\(%s\)$/\1127.0.0.1:\2/"
 """For sed: Serve's template opens HAProxy's two pages of figures to every network; this moves them to loopback."""
+SERVE_BUFFERS = (
+    r"/^    tune\.\(rcv\|snd\)buf\./d; "  # what this has written: Ray lets HAProxy check the file before it is used
+    rf"s/^global$/&\n    tune.rcvbuf.server {HAPROXY_RECEIVE_BYTES}\n    tune.sndbuf.client {HAPROXY_SEND_BYTES}/"
+)
+"""For sed: Serve's template leaves the kernel's buffers of HAProxy's sockets to grow."""
 
 
 def variables(settings: Settings, instance_dir: Path, token_file: Path, files: int) -> dict[str, str]:
@@ -58,9 +78,11 @@ def variables(settings: Settings, instance_dir: Path, token_file: Path, files: i
         # The application runs on the replica's own event loop: a frame crosses no thread.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
-        # How long a replica waits for load balancers to forget it: the whole 30 s that `serve.shutdown` took. Here
-        # the only balancer is HAProxy on the same machine, which stops first.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        **RECOVERY,
+        # How long a replica serves on while load balancers forget it: 30 s of Ray's own. Here the only balancer is
+        # HAProxy on the same machine. With 0 s it still sent sockets to replicas that had closed their port, and tried
+        # again after 1 s; with 0.5 s some came to a replica that was about to go as well.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
     if settings.ingress == "haproxy":
         run = instance_dir / "h"  # the path of a socket has at most 97 characters, and Ray adds 68
@@ -71,6 +93,7 @@ def variables(settings: Settings, instance_dir: Path, token_file: Path, files: i
             "RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(files)),
             "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
             "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_AFTER_S),
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(HAPROXY_SILENCE_S),
             "RAY_SERVE_PORT_QUARANTINE_S": str(PORT_QUARANTINE_S),
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(run / "haproxy.cfg"),
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(run / "admin.sock"),
@@ -98,7 +121,7 @@ def _haproxy(instance_dir: Path, ports: tuple[int, ...]) -> Path:
     program.write_text(
         "#!/bin/sh\n"
         'previous=\nfor argument; do\n  if [ "$previous" = -f ]; then\n'
-        f'    sed -i -e {sed} "$argument"\n'
+        f'    sed -i -e {sed} -e {shlex.quote(SERVE_BUFFERS)} "$argument"\n'
         "  fi\n  previous=$argument\ndone\n"
         f'exec {shlex.quote(binary)} "$@"\n'
     )

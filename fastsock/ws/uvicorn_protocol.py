@@ -8,16 +8,25 @@ plain uvicorn, tests); then these bounds are missing, no other.
   outbox (`fastsock.ws.connection`) and not hidden by megabytes below it.
 * Pings of such a peer are not answered: pongs are written past every bound.
 * Whatever ended a socket, `LINGER_S` later it has ended: uvicorn waits for what it holds to be read, however long.
-* A message is refused as soon as it is known to be too large, or comes in too many frames; none is compressed, which
-  would cost 300 KB a socket and a compression for each recipient of a broadcast.
+* A message is refused as soon as it is known to be too large, or comes in too many frames, and the peer learns why.
+* Nothing is compressed, which would be done for each recipient of a broadcast anew.
 
-Measured: one socket that never reads, behind HAProxy on the same machine, in a room where six people send messages of
-41 KB until it is cut (Linux 6.18, tcp_wmem 4 MB, tcp_rmem 33 MB), bytes when it is cut, and 20 s after that:
+Measured, Linux 6.18, tcp_wmem 4 MB, tcp_rmem 33 MB: one socket that never reads, in a room where six people send 15
+messages of 41 KB a second each, until it is cut, behind HAProxy on the same machine. What waits, in bytes, when it is
+cut and 20 s later, without this module and the two buffers of HAProxy's (`fastsock.core.rayenv`), and with them:
 
-=====================================  ==============  =============  ==============  =============
-held in                                before, cut     before, +20 s  after, cut      after, +20 s
-=====================================  ==============  =============  ==============  =============
-=====================================  ==============  =============  ==============  =============
+============================  ============  ===========  =========  ==========
+in                            without, cut  20 s later   with, cut  20 s later
+============================  ============  ===========  =========  ==========
+the replica's socket             3,912,596    3,912,596    184,913           0
+HAProxy's socket to it           1,501,505    1,501,505    259,054           0
+HAProxy's socket to the peer     2,805,760    2,805,760    376,832     376,832
+============================  ============  ===========  =========  ==========
+
+Without, it all stays until the peer goes, or HAProxy's hour of patience is over; with, `HAPROXY_SILENCE_S`. Above them
+the outbox adds what it may hold. Of HAProxy Ray exposes the timeouts and ``tune.bufsize``, which changes nothing here;
+where Ray is not started by us, ``net.ipv4.tcp_wmem`` and ``tcp_rmem`` bound the other two. Serve's Python proxy takes
+whatever comes: a socket that never read was sent 110 MB in 29 s there, and not cut.
 """
 
 from __future__ import annotations
@@ -25,7 +34,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn.config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -48,8 +58,16 @@ _RESET = struct.pack("ii", 1, 0)
 """``SO_LINGER``, on and for 0 s: the kernel throws away what it holds, and the peer (HAProxy) does so too."""
 
 
+GOODBYE_S = 1.0
+"""Where the application closes its sockets itself, uvicorn closes after so long what is left. Serve waits for some 4 s
+(`main.gateway_app`), then it cuts."""
+
+
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
     """One WebSocket of uvicorn's."""
+
+    goodbye: ClassVar[Callable[[], None] | None] = None
+    """Closes every socket that the application knows; called for each, as the server ends."""
 
     def __init__(
         self,
@@ -95,6 +113,26 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         self.conn.fail(FRAME_TOO_LARGE, f"the message comes in more than {MAX_MESSAGE_FRAGMENTS:,} frames")
         self.handle_parser_exception()
 
+    def handle_parser_exception(self) -> None:
+        """Say what is wrong, and read on without looking until the peer has ended too.
+
+        Closed with bytes unread, TCP would throw away what has been said (RFC 1122, section 4.2.2.13).
+        """
+        if self.close_sent:
+            return
+        close = self.conn.close_sent
+        assert close is not None, "whoever calls this has failed it"
+        self.conn.fail(close.code, close.reason)  # from now on it discards; one who did not fail it, closed it
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.close)
+
     # --- the end -------------------------------------------------------------------------------------------------
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
@@ -106,6 +144,19 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         """Close it, and don't wait for a peer that does not answer pings: the application would never be told."""
         super().keepalive_timeout()
         self._end_soon()
+
+    def shutdown(self) -> None:
+        """The server ends: the application tells its sockets when to come back, or uvicorn closes this one."""
+        goodbye = type(self).goodbye
+        if goodbye is None or not self.handshake_complete:
+            super().shutdown()
+        else:
+            goodbye()
+            self.loop.call_later(GOODBYE_S, self._close_after_goodbye)
+
+    def _close_after_goodbye(self) -> None:
+        if not self.disconnected:
+            super().shutdown()
 
     def _end_soon(self) -> None:
         if not self.disconnected and self._linger is None:
@@ -123,6 +174,10 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         return raw
 
 
-def install() -> None:
-    """Make it the protocol of every uvicorn that starts in this process from now on."""
+def install(goodbye: Callable[[], None] | None = None) -> None:
+    """Make it the protocol of every uvicorn that starts in this process from now on.
+
+    ``goodbye`` closes the sockets that the application has, with its own words; None: uvicorn closes them with 1012.
+    """
+    BoundedWebSocketProtocol.goodbye = goodbye
     uvicorn.config.WS_PROTOCOLS["auto"] = f"{__name__}:{BoundedWebSocketProtocol.__name__}"

@@ -285,7 +285,7 @@ async def test_a_message_in_fragments_counts_as_one_frame(town: Town) -> None:
 async def test_a_frame_too_large_to_be_buffered_is_closed_with_1009(town: Town) -> None:
     wire = await town.open(await town.person("ada"))
     with contextlib.suppress(ConnectionClosed):  # the server need not read it to its end
-        await wire.raw("x" * 20_000_000)
+        await wire.raw("x" * 1_000_000)  # what the kernel takes at once: CPython 3.11 may not abort what it still sends
     code, _ = await wire.closed()
     assert code == 1009
     assert wire.frames == []

@@ -429,6 +429,25 @@ def test_haproxys_pages_of_figures_are_moved_to_loopback(tmp_path: Path) -> None
     assert binds == [f"bind 127.0.0.1:{metrics}", "bind *:8000", f"bind 127.0.0.1:{stats}"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Ray brings HAProxy along on Linux only")
+def test_the_kernels_buffers_of_haproxys_sockets_are_bounded(tmp_path: Path) -> None:
+    variables = rayenv.variables(Settings.load({"ingress": "haproxy"}), tmp_path, tmp_path / "token", 20_000)
+    assert variables["RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S"] == "120"
+    configuration = tmp_path / "haproxy.cfg"
+    configuration.write_text(
+        "global\n    maxconn 100\ndefaults\n    mode http\n    timeout client 5s\nlisten all\n    bind *:8000\n"
+    )
+    for _ in range(2):  # Ray lets it be checked, and then starts it
+        program = variables["RAY_SERVE_HAPROXY_BINARY_PATH"]
+        subprocess.run([program, "-c", "-f", str(configuration)], check=True, capture_output=True)
+        assert configuration.read_text().splitlines()[:4] == [
+            "global",
+            "    tune.rcvbuf.server 131072",
+            "    tune.sndbuf.client 262144",
+            "    maxconn 100",
+        ]
+
+
 # --- leftovers -------------------------------------------------------------------------------------------------------
 
 SLEEPER = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
