@@ -12,11 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from actors.commands import LinkCommand, Origin
+from actors.commands import LinkCommand, Origin, Typing
 from actors.link import Backoff
 from actors.presence import Presence
 from actors.room import Room
-from fastsock.core.limits import MAX_ACTIVATIONS, MAX_CONNECTIONS_PER_USER, MAX_MAILBOX, PASSIVATE_AFTER_MS
+from fastsock.core.limits import (
+    MAX_ACTIVATIONS,
+    MAX_CONNECTIONS_PER_USER,
+    MAX_MAILBOX,
+    PASSIVATE_AFTER_MS,
+    STORAGE_PATIENCE_MS,
+)
 from fastsock.schemas import names
 
 MAX_LOAD = 1_000
@@ -42,6 +48,11 @@ class Activation:
     actor: Room | Presence | None
     used_ms: int
     mailbox: deque[Mail] = field(default_factory=deque)
+    whispered: tuple[Typing, str] | None = None
+    """What is ephemeral does not wait, but for the last of it while the actor is loaded, and the gateway it came from.
+
+    Without that, nobody would see the first words of a conversation being typed, or the first for a while.
+    """
 
     @property
     def idle(self) -> bool:
@@ -87,6 +98,23 @@ class Activations:
                 self._wanted[name] = None
         self._keep(name, now_ms)
         return activation
+
+    def use_if_free(self, name: str, now_ms: int) -> Activation | None:
+        """As `use`, on behalf of what nobody misses: None if another would have to go, or the database seems away.
+
+        Nothing is activated for it until `STORAGE_PATIENCE_MS` after a read that failed. Since no mail waits for such a
+        load, `give_up` forgets it unless it is under way.
+
+        Raises:
+            ValueError: as `use`.
+
+        """
+        if name not in self._table:
+            failed_at_ms = self._backoff.ready_at_ms
+            away = failed_at_ms > 0 and now_ms < failed_at_ms + STORAGE_PATIENCE_MS
+            if away or len(self._table) >= MAX_ACTIVATIONS:
+                return None
+        return self.use(name, now_ms)
 
     def _evict(self, now_ms: int) -> bool:
         """Make room; what is looked at in vain goes to the end, so that the next search looks at others."""

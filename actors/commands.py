@@ -55,6 +55,22 @@ class RemoveMember(msgspec.Struct, frozen=True, array_like=True, tag="remove", g
     user_id: int
 
 
+class Typing(msgspec.Struct, frozen=True, array_like=True, tag="typing", gc=False):
+    """``sender_id`` is typing, or no longer is. Ephemeral: dropped wherever much waits, and never stored.
+
+    Nobody waits for an answer; a refusal goes to the socket that said it, ``connection_id``.
+    """
+
+    sender_id: int
+    on: bool
+    connection_id: str
+
+    @property
+    def event(self) -> str:
+        """The event that it was, and that others are shown."""
+        return "typing.start" if self.on else "typing.stop"
+
+
 class Connect(msgspec.Struct, frozen=True, array_like=True, tag="connect", gc=False):
     """To ``user:ID``: a socket of this user was accepted by the gateway that sends this."""
 
@@ -123,6 +139,7 @@ LinkCommand = (
     | Delete
     | AddMembers
     | RemoveMember
+    | Typing
     | Connect
     | Disconnect
     | Describe

@@ -13,7 +13,7 @@ import msgspec
 
 from actors.effects import Delivery
 from actors.link import Batch, Downlink
-from fastsock.core.limits import MAX_DOWNLINK_BYTES, PEER_GONE_MS
+from fastsock.core.limits import LINK_EPHEMERAL_SHARE, MAX_DOWNLINK_BYTES, PEER_GONE_MS
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -21,7 +21,7 @@ _encoder = msgspec.msgpack.Encoder()
 class Downlinks:
     """The downlinks of one host. ``forget`` is called with a gateway whose attachments are void from now on."""
 
-    __slots__ = ("_downlinks", "_forget", "_host", "_sessions", "_woken", "lost")
+    __slots__ = ("_downlinks", "_forget", "_host", "_sessions", "_woken", "dropped", "lost")
 
     def __init__(self, host: str, forget: Callable[[str], None]) -> None:
         self._host = host
@@ -31,6 +31,8 @@ class Downlinks:
         self._woken: dict[str, None] = {}
         self.lost = 0
         """How many overflowed since the start."""
+        self.dropped = 0
+        """Ephemeral deliveries dropped since the start, because others waited."""
 
     def __len__(self) -> int:
         return len(self._downlinks)
@@ -66,6 +68,16 @@ class Downlinks:
         if not downlink.push(item):
             self.lost += 1
             self.renew(peer)
+
+    def whisper(self, peer: str, item: bytes) -> None:
+        """Queue an encoded delivery that nobody misses, unless more than `LINK_EPHEMERAL_SHARE` of a bound waits."""
+        downlink = self._downlinks.get(peer)
+        if downlink is None:
+            return
+        if downlink.push(item, LINK_EPHEMERAL_SHARE):
+            self._woken[peer] = None
+        else:
+            self.dropped += 1
 
     def crowded(self, peer: str) -> bool:
         """Whether more than half of what may wait for this gateway waits: no time for pages of the log."""

@@ -36,6 +36,13 @@ class FanOut(msgspec.Struct, frozen=True, gc=False):
     entry: Entry
 
 
+class Whisper(msgspec.Struct, frozen=True, gc=False):
+    """Show this text frame to the conversation's gateways for everybody but ``sender_id``, where nothing else waits."""
+
+    payload: bytes
+    sender_id: int
+
+
 class Tell(msgspec.Struct, frozen=True, gc=False):
     """Hand a command to another actor, wherever it lives; at least once, in order, unless its host stays away."""
 
@@ -77,7 +84,7 @@ class Cut(msgspec.Struct, frozen=True, gc=False):
     close_code: int
 
 
-Effect = Persist | FanOut | Tell | Summon | Reply | Fail | SetTimer | Cut
+Effect = Persist | FanOut | Whisper | Tell | Summon | Reply | Fail | SetTimer | Cut
 
 # --- deliveries: host to gateway ---------------------------------------------------------------------------------
 
@@ -96,6 +103,14 @@ class Frame(msgspec.Struct, frozen=True, array_like=True, tag="f", gc=False):
     unsubscribe: tuple[int, ...] = ()
     amends: bool = False
     """Whether it changes what was shown before: an edit or a delete."""
+
+
+class Ephemeral(msgspec.Struct, frozen=True, array_like=True, tag="e", gc=False):
+    """A text frame that is no entry of the log: for the topic's sockets, but those of its sender. Nobody misses it."""
+
+    topic: str
+    payload: bytes
+    sender_id: int
 
 
 class CaughtUp(msgspec.Struct, frozen=True, array_like=True, tag="c", gc=False):
@@ -127,6 +142,14 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="x", gc=False):
     failure: Failure
 
 
+class Declined(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
+    """What this socket has said with ``event``, and waits for no answer to, was refused."""
+
+    connection_id: str
+    event: str
+    failure: Failure
+
+
 class CutSocket(msgspec.Struct, frozen=True, array_like=True, tag="k", gc=False):
     """Close that socket."""
 
@@ -134,4 +157,4 @@ class CutSocket(msgspec.Struct, frozen=True, array_like=True, tag="k", gc=False)
     close_code: int
 
 
-Delivery = Frame | CaughtUp | Invite | Answer | Failed | CutSocket
+Delivery = Frame | Ephemeral | CaughtUp | Invite | Answer | Failed | Declined | CutSocket

@@ -23,19 +23,36 @@ at every moment the ready sockets of a topic are those of its members as of the 
   else, at a later point), the topic is *rewound*: the log is read again from the invitation on, for the sockets of that
   user alone; those that have seen it wait (`Topic.floors`), and then everybody goes on together.
 * *A host that restarts* may have forgotten an invitation. So when a user's topic is attached anew the memberships are
-  loaded again, and each is treated as an invitation.
+  loaded again, and each is treated as an invitation. And after a split of the network an invitation may have gone to a
+  host that nobody here listens to: so they are loaded again from time to time (`RELOAD_MEMBERSHIPS_MS`).
+
+**What is ephemeral** has no number and no place in that order: it is shown to the sockets that go on with everybody, or
+to nobody. A socket that is held or behind misses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Generic, TypeVar, assert_never
 
-from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope, LinkCommand
-from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
+from actors.commands import Attach, CatchUp, Connect, Detach, Disconnect, Envelope, LinkCommand, Typing
+from actors.effects import (
+    Answer,
+    CaughtUp,
+    CutSocket,
+    Declined,
+    Delivery,
+    Ephemeral,
+    Failed,
+    Failure,
+    Frame,
+    Invite,
+)
 from actors.gateway_outputs import (
     Answered,
     Close,
+    Decline,
     Feed,
     LoadSubscriptions,
     Output,
@@ -53,6 +70,7 @@ from fastsock.core.limits import (
     MAX_HELD_FRAMES,
     MAX_REQUESTS,
     MAX_UPLINK_ITEMS,
+    RELOAD_MEMBERSHIPS_MS,
     REQUEST_TIMEOUT_MS,
     RETRY_AFTER_MS,
 )
@@ -62,6 +80,7 @@ from fastsock.schemas.log import Standing, Subscription
 __all__ = [
     "Answered",
     "Close",
+    "Decline",
     "Feed",
     "Gateway",
     "LoadSubscriptions",
@@ -78,6 +97,8 @@ S = TypeVar("S")
 
 RETRY_MS = 1_000
 """The pause before an attachment that was refused, or a catch-up that brought nothing, is asked for again."""
+MAX_RELOADS = 100
+"""Users whose memberships are read again at once."""
 MAX_UNSENT = MAX_UPLINK_ITEMS
 """Refused notices (sockets that came or went, topics no longer needed) that wait for `RETRY_MS`. At the bound they are
 lost: a host then shows a user as online, or sends frames that are dropped here, until this gateway or the host ends."""
@@ -100,9 +121,13 @@ class Gateway(Generic[S]):
         self._last_request = 0
         self._lingering: dict[str, None] = {}
         self._retrying: dict[str, None] = {}
+        self._reloads: dict[int, int] = {}
+        """When the memberships of each user are next read, the earliest first."""
         self._unsent: dict[Envelope, None] = {}
         """What the links refused and nobody waits for, to be sent at `_resend_at_ms`."""
         self._resend_at_ms = 0
+        self._dropped = 0
+        """Ephemeral commands that the links had no room for."""
 
     # --- sockets -------------------------------------------------------------------------------------------------
 
@@ -138,6 +163,7 @@ class Gateway(Generic[S]):
         user = self._users[seat.user_id]
         del user.seats[socket]
         if not user.seats:
+            self._reloads.pop(user.user_id, None)
             user.linger_until_ms = now_ms + DETACH_LINGER_MS
             self._lingering[names.user(user.user_id)] = None
         return [*outputs, Submit(Envelope(names.user(user.user_id), 0, Disconnect(seat.connection_id)))]
@@ -159,13 +185,23 @@ class Gateway(Generic[S]):
         seat = self._seats.get(socket)
         return seat is not None and self._replays.resuming(seat)
 
-    def resume(self, socket: S, wanted: dict[str, int], standing: Standing, context: object) -> list[Output[S]]:
+    def resume(
+        self, socket: S, wanted: dict[str, int], standing: Standing, context: object, now_ms: int
+    ) -> list[Output[S]]:
         """Show the socket what follows these numbers, by internal names; `Resumed` comes with ``context``.
 
-        ``standing`` was read after `resuming`.
+        ``standing`` was read after `resuming`. Where the client has seen more than was passed on here, that is asked
+        for: it may be that nobody would tell this gateway for long.
         """
         seat = self._seats.get(socket)
-        return [] if seat is None else self._replays.resume(seat, wanted, standing, context)
+        if seat is None:
+            return []
+        outputs = self._replays.resume(seat, wanted, standing, context)
+        for name in wanted:
+            topic = self._topics.get(name)
+            if topic is not None and seat in topic.ahead:
+                outputs += self._catch_up(topic, now_ms)
+        return outputs
 
     def resume_failed(self, socket: S) -> list[Output[S]]:
         """The standing could not be read."""
@@ -213,6 +249,7 @@ class Gateway(Generic[S]):
             return []
         user.reload = False
         user.loading = list(user.seats.values())
+        self._reloads.pop(user.user_id, None)
         return [LoadSubscriptions(user.user_id)]
 
     def subscriptions_loaded(self, user_id: int, subscriptions: list[Subscription], now_ms: int) -> list[Output[S]]:
@@ -231,6 +268,8 @@ class Gateway(Generic[S]):
         else:
             for seat in [seat for seat in seats if not seat.ready]:
                 outputs += self._seat(seat, subscriptions, now_ms)
+        if user.seats:
+            self._reloads[user_id] = now_ms + RELOAD_MEMBERSHIPS_MS
         if user.reload:
             outputs += self._load(user)
         return outputs
@@ -317,7 +356,7 @@ class Gateway(Generic[S]):
 
     # --- deliveries ----------------------------------------------------------------------------------------------
 
-    def delivered(self, delivery: Delivery, now_ms: int) -> list[Output[S]]:
+    def delivered(self, delivery: Delivery, now_ms: int) -> list[Output[S]]:  # noqa: PLR0911 - a table of deliveries
         """Take one delivery of a host, in the order in which it sent them."""
         match delivery:
             case Frame():
@@ -330,9 +369,10 @@ class Gateway(Generic[S]):
                 return self._caught_up(name, head, now_ms)
             case Invite():
                 return self._invite(delivery, now_ms)
-            case CutSocket(connection_id, code):
-                socket = self._connections.get(connection_id)
-                return [] if socket is None else [Close(socket, code)]
+            case Ephemeral():
+                return self._ephemeral(delivery)
+            case CutSocket() | Declined():
+                return self._to_one(delivery)
             case other:
                 assert_never(other)
 
@@ -352,6 +392,24 @@ class Gateway(Generic[S]):
                 break
             outputs += self._pass_on(topic, following, now_ms)
         return outputs
+
+    def _ephemeral(self, delivery: Ephemeral) -> list[Output[S]]:
+        """Show it to everybody but its sender; while a gap is filled to nobody, since somebody may have left in it."""
+        topic = self._topics.get(delivery.topic)
+        if topic is None or topic.held:
+            return []
+        sender = self._users.get(delivery.sender_id)
+        own = sender.seats.keys() if sender is not None else ()
+        audience = [socket for socket in topic.sockets if socket not in own]
+        return [Write(audience, delivery.payload, ephemeral=True)] if audience else []
+
+    def _to_one(self, delivery: CutSocket | Declined) -> list[Output[S]]:
+        socket = self._connections.get(delivery.connection_id)
+        if socket is None:
+            return []
+        if isinstance(delivery, Declined):
+            return [Decline(socket, delivery.event, delivery.failure)]
+        return [Close(socket, delivery.close_code)]
 
     def _pass_on(self, topic: Topic[S], frame: Frame, now_ms: int) -> list[Output[S]]:
         for seat in self._seats_of(frame.subscribe):
@@ -428,6 +486,10 @@ class Gateway(Generic[S]):
         self._requests[self._last_request] = Pending(envelope, context, now_ms + REQUEST_TIMEOUT_MS)
         return [Submit(envelope)]
 
+    def tell(self, name: str, command: Typing) -> list[Output[S]]:
+        """Tell a conversation what nobody misses; if it is refused, `Decline` comes, if it can be told so."""
+        return [Submit(Envelope(name, 0, command))]
+
     def _answered(self, request: int, payload: bytes) -> list[Output[S]]:
         pending = self._requests.pop(request, None)
         if pending is None:
@@ -445,9 +507,15 @@ class Gateway(Generic[S]):
         return [Refused(pending.context, failure)]
 
     def refused(self, envelope: Envelope, failure: Failure, now_ms: int) -> list[Output[S]]:
-        """The links could not queue this envelope: fail the request, or try the attachment again later."""
+        """The links could not queue this envelope: fail the request, or try the attachment again later.
+
+        What is ephemeral is dropped.
+        """
         if envelope.request:
             return self._failed(envelope.request, failure, now_ms)
+        if isinstance(envelope.command, Typing):
+            self._dropped += 1
+            return []
         topic = self._topics.get(envelope.to)
         if not isinstance(envelope.command, Attach | CatchUp):
             if len(self._unsent) < MAX_UNSENT:
@@ -495,6 +563,7 @@ class Gateway(Generic[S]):
             outputs += self._failed(request, late, now_ms)
         outputs += self._resend(now_ms)
         outputs += self._retry(now_ms)
+        outputs += self._reload(now_ms)
         outputs += self._replays.tick(now_ms)
         for topic in self._replays.take_vacated():
             self._perhaps_linger(topic, now_ms)
@@ -537,6 +606,16 @@ class Gateway(Generic[S]):
             return self._users.get(names.parse(name).ids[0])
         return self._topics.get(name)
 
+    def _reload(self, now_ms: int) -> list[Output[S]]:
+        """Read the memberships of those whose time has come."""
+        outputs: list[Output[S]] = []
+        for user_id, at_ms in list(islice(self._reloads.items(), MAX_RELOADS)):
+            if at_ms > now_ms:
+                break
+            del self._reloads[user_id]
+            outputs += self._load(self._users[user_id])
+        return outputs
+
     def _stop_lingering(self, now_ms: int) -> list[Output[S]]:
         outputs: list[Output[S]] = []
         for name in list(self._lingering):
@@ -568,6 +647,7 @@ class Gateway(Generic[S]):
         times = [next(iter(self._requests.values())).deadline_ms] if self._requests else []
         times += [self._resend_at_ms] if self._unsent else []
         times += self._replays.deadlines()
+        times += [next(iter(self._reloads.values()))] if self._reloads else []
         for name in (*self._lingering, *self._retrying):
             thing = self._thing(name)
             if thing is not None:
@@ -586,4 +666,5 @@ class Gateway(Generic[S]):
             "requests": len(self._requests),
             "replays": len(self._replays),
             "held_frames": sum(len(topic.held) for topic in self._topics.values()),
+            "dropped_typing": self._dropped,
         }

@@ -37,10 +37,14 @@ class Ready(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Write(Generic[S]):
-    """Write the text frame to each of the sockets. The collection does not change later."""
+    """Write the text frame to each of the sockets. The collection does not change later.
+
+    What is ``ephemeral`` a socket that is slow does not get.
+    """
 
     sockets: Collection[S]
     payload: bytes
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Decline(Generic[S]):
+    """What the socket has said with ``event``, and waits for no answer to, was refused: tell it."""
+
+    socket: S
+    event: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
 class Close(Generic[S]):
     """Close the socket with this code."""
 
@@ -99,5 +112,15 @@ class Close(Generic[S]):
 
 
 Output = (
-    Submit | LoadSubscriptions | Ready[S] | Write[S] | ReadPage | Feed[S] | Resumed[S] | Answered | Refused | Close[S]
+    Submit
+    | LoadSubscriptions
+    | Ready[S]
+    | Write[S]
+    | ReadPage
+    | Feed[S]
+    | Resumed[S]
+    | Answered
+    | Refused
+    | Decline[S]
+    | Close[S]
 )

@@ -12,6 +12,10 @@ The way of a message through it: `receive` -> `Room.handle` -> `Persist` -> `nex
 An answer that follows from telling other actors waits until their hosts have what they were told. So whoever is told
 "it is done" may rely on it: if this host dies before, the requester asks again, and everybody is told again.
 
+A second process may live under this host's name for a while, cut off from the rest (a node that Ray has given up), with
+gateways that still talk to it. What that one commits is in the log, and is shown here too: the heads of everything that
+is attached are compared with the log every `COMPARE_HEADS_MS`, one indexed read for up to 2,000 conversations.
+
 A host that is *fenced* (the log says that somebody else has written to a conversation) throws that activation away and
 handles what it had not committed anew, with the state that the database has now; its clients notice a delay.
 """
@@ -38,6 +42,7 @@ from actors.commands import (
     LinkCommand,
     Origin,
     TimerFired,
+    Typing,
 )
 from actors.downlinks import Downlinks
 from actors.effects import (
@@ -45,7 +50,9 @@ from actors.effects import (
     CaughtUp,
     Cut,
     CutSocket,
+    Declined,
     Effect,
+    Ephemeral,
     Fail,
     Failed,
     Failure,
@@ -57,6 +64,7 @@ from actors.effects import (
     SetTimer,
     Summon,
     Tell,
+    Whisper,
 )
 from actors.ids import IdLease
 from actors.link import Batch, Inbox
@@ -69,6 +77,7 @@ from actors.topics import Read, Topics
 from actors.uplinks import Accepted, Behind, Stale, Uplinks
 from fastsock.core.limits import (
     CATCH_UP_PAGE,
+    COMPARE_HEADS_MS,
     MAX_ACTIVATIONS,
     MAX_CONNECTIONS_PER_USER,
     MAX_MAILBOX,
@@ -77,7 +86,7 @@ from fastsock.core.limits import (
     STORAGE_PATIENCE_MS,
 )
 from fastsock.schemas import frames, names
-from fastsock.schemas.log import ConversationState, Entry, Fenced, Outcome, Refused, Stored
+from fastsock.schemas.log import ConversationState, Duplicate, Entry, Fenced, Outcome, Refused, Stored
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -110,7 +119,7 @@ class Host:
         """How this host signs its own batches."""
         self.ids = IdLease()
         self.uplinks = Uplinks(placement)
-        self.counts = {"commands": 0, "entries": 0, "frames": 0, "fenced": 0, "dropped_tells": 0}
+        self.counts = {"commands": 0, "entries": 0, "frames": 0, "whispers": 0, "fenced": 0, "dropped_tells": 0}
         self.placement_suspect = False
         """Whether somebody else has written to a conversation of ours: the shell should read the placement again."""
         self._activations = Activations(sockets_per_user)
@@ -126,6 +135,10 @@ class Host:
         """Gateways that have lost topics by a move, and have not been given a new session yet."""
         self._local: deque[Envelope] = deque()
         self._owed: dict[int, tuple[Envelope, Owed]] = {}
+        self._closed_until_ms = 0
+        """Until then no batch is taken: `drain`."""
+        self._look_at_ms = 0
+        """When the heads of what is attached here are next compared with the log; 0: nothing has been attached."""
 
     @property
     def placement(self) -> Placement:
@@ -142,7 +155,7 @@ class Host:
         """
         if epoch < self.placement.epoch:
             return Stale(self.placement)
-        if epoch > self.placement.epoch:
+        if epoch > self.placement.epoch or now_ms < self._closed_until_ms:
             return Behind()
         session = "" if self._is_host(sender) else self._downlinks.session(sender, now_ms)
         if self._inbox.accept(sender, number):
@@ -150,6 +163,19 @@ class Host:
                 self._dispatch(envelope, sender, now_ms)
             self._settle(now_ms)
         return Accepted(session)
+
+    def drain(self, until_ms: int) -> None:
+        """Take no batch until then: this process is about to be replaced, and those who send keep what they have.
+
+        What was taken goes on to its end (`drained`). Should the process live on, it takes batches again after that.
+        """
+        self._closed_until_ms = until_ms
+
+    def drained(self) -> bool:
+        """Whether nothing waits here: for an actor, for the log, for other hosts, for a poll, or to live elsewhere."""
+        appends, deliveries = sum(map(len, self._appenders)), self._downlinks.waiting
+        waiting = appends + deliveries + len(self._recalls) + len(self.uplinks)
+        return not waiting and not self._parting and self._activations.oldest_ms() is None
 
     def move(self, placement: Placement, now_ms: int) -> None:
         """Learn a newer placement; what lives elsewhere by it is dropped as soon as nothing of it is under way.
@@ -196,25 +222,31 @@ class Host:
         command, topic = envelope.command, envelope.to
         origin = Origin(sender, envelope.request) if envelope.request else None
         if isinstance(command, Attach):
-            self._attach(topic, sender, command.since)
+            self._attach(topic, sender, command.since, now_ms)
             self._perform_one(Reply(b"null"), origin, topic)
         elif isinstance(command, Detach):
             self._topics.detach(topic, sender)
         elif isinstance(command, CatchUp):
             for gateway in self._topics.gateways(topic) if self._is_host(sender) else (sender,):
                 self._topics.lack(topic, gateway, command.since)
+        elif isinstance(command, Typing):
+            self._whispered(topic, command, sender, now_ms)
         else:
             self._hand_over(topic, command, origin, sender, now_ms)
 
-    def _attach(self, topic: str, gateway: str, since: int) -> None:
+    def _attach(self, topic: str, gateway: str, since: int, now_ms: int) -> None:
         self._topics.attach(topic, gateway)
         if topic.startswith("user:"):
             return
+        self._topics.begins(topic, since)
+        self._look_at_ms = self._look_at_ms or now_ms + COMPARE_HEADS_MS
         activation = self._activations.get(topic)
         if activation is None or not isinstance(activation.actor, Room):
             self._topics.check(topic, gateway, since)
         elif activation.actor.head > since:
             self._topics.lack(topic, gateway, since)
+        else:
+            self._outrun(topic, since, now_ms)
 
     def _hand_over(self, name: str, command: LinkCommand, origin: Origin | None, sender: str, now_ms: int) -> None:
         try:
@@ -251,6 +283,33 @@ class Host:
             case _:
                 self._perform(effects, command, origin, activation.name, now_ms)
 
+    def _whispered(self, name: str, command: Typing, gateway: str, now_ms: int) -> None:
+        """Hand over what nobody misses: needs no database where the conversation is active, and displaces nothing."""
+        try:
+            activation = self._activations.use_if_free(name, now_ms)
+        except ValueError as error:
+            self._decline(command, gateway, Failure("invalid_data", str(error)))
+            return
+        if activation is None:
+            self._downlinks.dropped += 1
+            return
+        actor = activation.actor
+        if actor is None:
+            activation.whispered = command, gateway
+            return
+        effects = (
+            actor.handle(command, now_ms, gateway) if isinstance(actor, Presence) else actor.handle(command, now_ms)
+        )
+        match effects:
+            case [Fail(failure)]:
+                self._decline(command, gateway, failure)
+            case _:
+                self._perform(effects, command, None, name, now_ms)
+
+    def _decline(self, command: Typing, gateway: str, failure: Failure) -> None:
+        declined = Declined(command.connection_id, command.event, failure)
+        self._downlinks.whisper(gateway, _encoder.encode(declined))
+
     def _no_room_for_an_entry(self) -> tuple[str, str] | None:
         """Why no command that may lead to a `Persist` can be taken now; asked before the actor changes its mind."""
         waiting = sum(map(len, self._appenders))
@@ -282,7 +341,9 @@ class Host:
             else:
                 self._perform_one(effect, origin, name)
 
-    def _perform_one(self, effect: FanOut | Summon | Reply | Fail | Cut, origin: Origin | None, name: str) -> None:
+    def _perform_one(
+        self, effect: FanOut | Whisper | Summon | Reply | Fail | Cut, origin: Origin | None, name: str
+    ) -> None:
         if isinstance(effect, Reply):
             if origin is not None:
                 self._downlinks.deliver(origin.peer, Answer(origin.request, effect.payload))
@@ -290,6 +351,12 @@ class Host:
             self._fail(origin, effect.failure)
         elif isinstance(effect, FanOut):
             self._fan_out(effect.entry, self._topics.gateways(name))
+            self._topics.passed(name, effect.entry.seq)
+        elif isinstance(effect, Whisper):
+            body = _encoder.encode(Ephemeral(name, effect.payload, effect.sender_id))
+            for gateway in self._topics.gateways(name):
+                self._downlinks.whisper(gateway, body)
+                self.counts["whispers"] += 1
         elif isinstance(effect, Summon):
             invite = Invite(names.parse(name).ids[0], effect.conversation, effect.since)
             for gateway in self._topics.gateways(name):
@@ -302,7 +369,9 @@ class Host:
         if not gateways:
             return
         payload = frames.frame_of(entry)
-        frame = Frame(entry.conversation, entry.seq, payload, frames.joins(entry), frames.leaves(entry))
+        frame = Frame(
+            entry.conversation, entry.seq, payload, frames.joins(entry), frames.leaves(entry), frames.amends(entry)
+        )
         body = _encoder.encode(frame)
         for gateway in gateways:
             self._downlinks.push(gateway, body)
@@ -377,12 +446,15 @@ class Host:
         """The writer has committed the batch, or refused what it would not take."""
         for conversation, group in self._appenders[writer].answered(outcomes):
             fenced: list[Waiting] = []
+            repeated_seq = 0
             for waiting, outcome in group:
                 if isinstance(outcome, Fenced):
                     fenced.append(waiting)
                 else:
                     self._committed(waiting, outcome, now_ms)
-            if fenced:
+                    if isinstance(outcome, Duplicate) and outcome.original.conversation == conversation:
+                        repeated_seq = max(repeated_seq, outcome.original.seq)
+            if fenced or repeated_seq > self._head(conversation):
                 self._fenced(conversation, writer, fenced, now_ms)
         self._settle(now_ms)
 
@@ -398,15 +470,22 @@ class Host:
             self._tell(Envelope(name, 0, CatchUp(outcome.seq - 1)))
 
     def _fenced(self, conversation: str, writer: int, fenced: list[Waiting], now_ms: int) -> None:
-        """Start anew from the log, and have it read for those who are attached: they know it up to the old head."""
+        """Start anew from the log; what is new in it is shown when it has been loaded."""
         self.counts["fenced"] += 1
         self.placement_suspect = True
-        head = self._head(conversation)
-        for gateway in self._topics.gateways(conversation):
-            self._topics.lack(conversation, gateway, head)
         again = [*fenced, *self._appenders[writer].withdraw(conversation)]
         mail = [Mail(waiting.command, waiting.origin, waiting.since_ms) for waiting in again]
         self._activations.reload(conversation, mail, now_ms)
+
+    def _outrun(self, conversation: str, seq: int, now_ms: int) -> None:
+        """The log reaches ``seq``: an activation that knows less of it, and has nothing under way, starts anew."""
+        activation = self._activations.get(conversation)
+        if activation is None or not isinstance(activation.actor, Room):
+            return
+        if activation.idle and activation.actor.head < seq:
+            self.counts["fenced"] += 1
+            self.placement_suspect = True
+            self._activations.reload(conversation, [], now_ms)
 
     def epoch_refused(self, writer: int, now_ms: int) -> None:
         """The writer has seen a newer placement: learn it, then the same entries go again."""
@@ -426,21 +505,22 @@ class Host:
             assert activation is not None, f"{name} is neither idle nor given up while it is being loaded"
             state = states.get(name)
             if state is None:
+                unknown = _not_found(name)
                 for mail in self._activations.drop(name):
-                    self._not_found(name, mail.origin)
+                    self._fail(mail.origin, unknown)
+                if activation.whispered is not None:
+                    self._decline(*activation.whispered, unknown)
                 continue
             room = activation.actor = Room(state)
+            self._topics.reaches(name, state.head)
             self._perform(room.activated(), Describe(), None, name, now_ms)
             while activation.mailbox:
                 mail = activation.mailbox.popleft()
                 self._act(activation, mail.command, mail.origin, self.peer, now_ms)
+            if activation.whispered is not None:
+                self._whispered(name, *activation.whispered, now_ms)
+                activation.whispered = None
         self._settle(now_ms)
-
-    def _not_found(self, name: str, origin: Origin | None) -> None:
-        parts = names.parse(name)
-        code = "room_not_found" if parts.kind == "room" else "user_not_found"
-        who = f"room {parts.ids[0]}" if parts.kind == "room" else f"user {parts.ids[0]} or {parts.ids[1]}"
-        self._fail(origin, Failure(code, f"{who} does not exist or is not active"))
 
     def load_failed(self, now_ms: int) -> None:
         self._activations.load_failed(now_ms)
@@ -451,7 +531,10 @@ class Host:
         """The conversations whose heads to ask the database for now."""
         return self._topics.next_check(now_ms)
 
-    def checked(self, heads: dict[str, int]) -> None:
+    def checked(self, heads: dict[str, int], now_ms: int) -> None:
+        """How far their logs reach; what somebody else has written is shown, and known here from now on."""
+        for name, head in heads.items():
+            self._outrun(name, head, now_ms)
         self._topics.checked(heads)
 
     def check_failed(self, now_ms: int) -> None:
@@ -517,6 +600,9 @@ class Host:
         if self._parting:
             self._part(lambda name: not self._lives_here(name))
         self._lose_patience(now_ms)
+        if 0 < self._look_at_ms <= now_ms:
+            self._look_at_ms = now_ms + COMPARE_HEADS_MS
+            self._topics.check_all()
         for peer in self._downlinks.gone(now_ms):
             for activation in self._activations:
                 if isinstance(activation.actor, Presence):
@@ -524,11 +610,15 @@ class Host:
         self._settle(now_ms)
 
     def _inform(self, name: str, command: Command, now_ms: int) -> None:
-        """Tell a user's actor something that only its host knows."""
+        """Tell an actor something that only its host knows. A conversation may have gone, and what it knew with it."""
         activation = self._activations.get(name)
-        assert activation is not None, f"{name} has a timer or a socket, so it is active"
-        assert isinstance(activation.actor, Presence), f"only users have timers and sockets, not {name}"
-        self._perform(activation.actor.handle(command, now_ms, self.peer), Describe(), None, name, now_ms)
+        actor = None if activation is None else activation.actor
+        if isinstance(actor, Room):
+            self._perform(actor.handle(command, now_ms), Describe(), None, name, now_ms)
+        elif isinstance(actor, Presence):
+            self._perform(actor.handle(command, now_ms, self.peer), Describe(), None, name, now_ms)
+        else:
+            assert not name.startswith("user:"), f"{name} has a timer or a socket, so it is active"
 
     def _lose_patience(self, now_ms: int) -> None:
         limit_ms = now_ms - STORAGE_PATIENCE_MS
@@ -552,6 +642,7 @@ class Host:
             *(appender.oldest_ms() for appender in self._appenders),
         ]
         times = [
+            self._look_at_ms if len(self._topics) else None,
             self._timers.next_at_ms(),
             self._activations.passivate_at_ms(),
             self._activations.load_at_ms(),
@@ -601,5 +692,13 @@ class Host:
             "ids_left": len(self.ids),
             "recalls_waiting": len(self._recalls),
             "lost_downlinks": self._downlinks.lost,
+            "dropped_ephemeral": self._downlinks.dropped,
             **self.counts,
         }
+
+
+def _not_found(name: str) -> Failure:
+    parts = names.parse(name)
+    code = "room_not_found" if parts.kind == "room" else "user_not_found"
+    who = f"room {parts.ids[0]}" if parts.kind == "room" else f"user {parts.ids[0]} or {parts.ids[1]}"
+    return Failure(code, f"{who} does not exist or is not active")

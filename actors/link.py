@@ -81,9 +81,9 @@ class Sender(Generic[T]):
         """Items that wait or are in flight."""
         return len(self._queue) + (len(self._in_flight.items) if self._in_flight else 0)
 
-    def offer(self, item: T, size_bytes: int) -> bool:
-        """Queue the item; False, and nothing queued, at the bound."""
-        if len(self) >= self._limit_items:
+    def offer(self, item: T, size_bytes: int, share: float = 1.0) -> bool:
+        """Queue the item; False, and nothing queued, at the bound, or where this share of it is filled."""
+        if len(self) >= share * self._limit_items:
             return False
         self._queue.append((item, size_bytes))
         return True
@@ -143,6 +143,10 @@ class Sender(Generic[T]):
         self._calling = False
         return items
 
+    def retry_now(self) -> None:
+        """The other end works again, as something else has shown: don't wait for the next try."""
+        self._backoff.succeeded()
+
     def retry_at_ms(self) -> int | None:
         """When `take` may have something that it does not have now; None where only `offer` or an answer helps."""
         if self._calling or not len(self):
@@ -198,9 +202,12 @@ class Downlink:
         """Bytes that wait; what was sent and is not acknowledged does not count."""
         return self._bytes
 
-    def push(self, item: bytes) -> bool:
-        """Queue an encoded item; False at the bound: the host must then give the gateway a new session."""
-        if self._bytes + len(item) > MAX_DOWNLINK_BYTES or len(self._queue) >= MAX_DOWNLINK_ITEMS:
+    def push(self, item: bytes, share: float = 1.0) -> bool:
+        """Queue an encoded item; False, and nothing queued, where this share of a bound would be exceeded.
+
+        At the bound itself the host must then give the gateway a new session.
+        """
+        if self._bytes + len(item) > share * MAX_DOWNLINK_BYTES or len(self._queue) >= share * MAX_DOWNLINK_ITEMS:
             return False
         self._queue.append(item)
         self._bytes += len(item)

@@ -41,10 +41,10 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
             return lambda _name: True
         return lambda name: before.owner(name) != self.owner(name)
 
-    def with_hosts(self, hosts: tuple[str, ...]) -> Placement:
+    def with_hosts(self, hosts: tuple[str, ...], pins: dict[str, str] | None = None) -> Placement:
         """The next table, over other hosts; this one, unchanged, where the hosts are the same set.
 
-        Pins to hosts that are no more are dropped.
+        Pins to hosts that are no more are dropped. ``pins``: those that come back with their hosts.
 
         Raises:
             ValueError: no host is left.
@@ -54,8 +54,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("a placement needs at least 1 host, got 0")
         if set(hosts) == set(self.hosts):
             return self
-        pins = {name: host for name, host in self.pins.items() if host in hosts}
-        return Placement(epoch=self.epoch + 1, hosts=tuple(sorted(hosts)), pins=pins)
+        held = {name: host for name, host in ((pins or {}) | self.pins).items() if host in hosts}
+        return Placement(epoch=self.epoch + 1, hosts=tuple(sorted(hosts)), pins=held)
 
     def encode(self) -> bytes:
         return msgspec.msgpack.encode(self)

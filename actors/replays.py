@@ -84,8 +84,7 @@ class Replays(Generic[S]):
 
     def give_up(self, seat: Seat[S]) -> list[Output[S]]:
         """What the resume needs to know could not be read: go on as if nobody had asked."""
-        if seat.replay is None:
-            return []
+        assert seat.replay is not None, "resuming comes before"
         seat.replay.held = seat.replay.resuming = False
         return self._advance(seat)
 
@@ -100,11 +99,11 @@ class Replays(Generic[S]):
         replay = seat.replay
         assert replay is not None, "resuming comes before"
         new = {} if seat.resumed else {name: at - 1 for name, at in standing.joined.items() if name not in wanted}
-        concerned = [name for name in wanted if name in seat.topics] if seat.resumed else list(seat.topics)
+        concerned = [name for name in wanted if name in seat.topics] if seat.resumed else sorted(seat.topics)
         seat.resumed = True
         oldest: dict[str, int] = {}
         for since, bound in ((wanted, MAX_RESUME_ENTRIES), (new, MAX_NEW_ENTRIES)):
-            for name in since.keys() & seat.topics:
+            for name in sorted(since.keys() & seat.topics):
                 topic, head = self._topics[name], standing.heads.get(name, 0)
                 if topic.reached - bound <= since[name] <= max(head, topic.reached):
                     self._fall_behind(seat, replay, topic, since[name])
@@ -285,8 +284,7 @@ class Replays(Generic[S]):
     def fed(self, seat: Seat[S]) -> list[Output[S]]:
         """The socket has taken what it was fed; whoever waits for a turn comes first."""
         replay = seat.replay
-        if replay is None:
-            return []
+        assert replay is not None, "who is being fed has a replay"
         replay.busy = False
         self._busy -= 1
         outputs = self._turns()

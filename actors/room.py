@@ -30,8 +30,11 @@ from actors.commands import (
     Edit,
     RemoveMember,
     Send,
+    TimerFired,
+    Typing,
 )
-from actors.effects import Effect, Fail, Failure, FanOut, Persist, Reply, Tell
+from actors.effects import Effect, Fail, Failure, FanOut, Persist, Reply, SetTimer, Tell, Whisper
+from actors.typists import Typists
 from fastsock.core.errors import TABLE, RetryableError
 from fastsock.core.limits import MAX_ROOM_MEMBERS, RETRY_AFTER_MS
 from fastsock.schemas import frames, names
@@ -43,10 +46,14 @@ MODERATORS: frozenset[Role] = frozenset({"owner", "admin"})
 """Roles that may delete other people's messages, add members and remove plain members."""
 
 
+TYPISTS = "typists"
+"""The tag of the timer that is set while somebody is typing."""
+
+
 class Room:
     """One conversation, active. ``state`` is what the database knew when it was loaded."""
 
-    __slots__ = ("_joining", "_last_at_ms", "_leaving", "_members", "_name", "_pending", "_title", "head")
+    __slots__ = ("_joining", "_last_at_ms", "_leaving", "_members", "_name", "_pending", "_title", "_typists", "head")
 
     def __init__(self, state: ConversationState) -> None:
         self._name = state.conversation
@@ -57,6 +64,7 @@ class Room:
         """Members on their way to the log: they have a place already."""
         self._last_at_ms = state.last_at_ms
         self._pending = 0
+        self._typists = Typists()
         self.head = state.head
         """The number of the last committed entry; the next append follows it."""
 
@@ -149,6 +157,23 @@ class Room:
         return self._persist(entry)
 
     @_decide.register
+    def _typing(self, command: Typing, now_ms: int) -> list[Effect]:
+        user = command.sender_id
+        if not self._present(user):
+            return [self._not_a_member(user)]
+        nobody = not self._typists
+        tell = self._typists.start(user, now_ms) if command.on else self._typists.stop(user)
+        effects: list[Effect] = [self._whisper(user, command.event)] if tell else []
+        if nobody and self._typists:
+            effects.append(SetTimer(TYPISTS, self._typists.expires_at_ms()))
+        return effects
+
+    @_decide.register
+    def _timer_fired(self, _command: TimerFired, now_ms: int) -> list[Effect]:
+        silent = [self._whisper(user, "typing.stop") for user in self._typists.expire(now_ms)]
+        return [*silent, SetTimer(TYPISTS, self._typists.expires_at_ms())]
+
+    @_decide.register
     def _describe(self, _command: Describe, _now_ms: int) -> list[Effect]:
         roles: dict[str, int] = {}
         for role in self._members.values():
@@ -177,7 +202,7 @@ class Room:
             entry.seq = outcome.seq
             self.head = outcome.seq
             self._apply(entry)
-            return [FanOut(entry), *_announce(entry), Reply(_answer(entry))]
+            return [FanOut(entry), *_announce(entry), *self._fall_silent(entry), Reply(_answer(entry))]
         if entry.kind == "left":
             self._leaving.difference_update(frames.leaves(entry))
         if isinstance(outcome, Duplicate):
@@ -193,6 +218,14 @@ class Room:
             for user in frames.leaves(entry):
                 self._leaving.discard(user)
                 self._members.pop(user, None)
+
+    def _fall_silent(self, entry: Entry) -> list[Effect]:
+        """End the typing of whoever has sent the message now, or has left.
+
+        Clients need not know that, and those of earlier versions don't: they wait for ``typing.stop``.
+        """
+        users = (entry.sender_id,) if entry.kind == "message" else frames.leaves(entry)
+        return [self._whisper(user, "typing.stop") for user in users if self._typists.stop(user)]
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
@@ -217,6 +250,9 @@ class Room:
         entry.target_id = target.id
         entry.detail = msgspec.structs.asdict(target)
         return entry
+
+    def _whisper(self, user: int, event: str) -> Whisper:
+        return Whisper(frames.typing_frame(self._name, user, event), user)
 
     def _persist(self, entry: Entry) -> list[Effect]:
         self._pending += 1

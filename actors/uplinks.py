@@ -2,18 +2,18 @@
 
 An envelope goes to the host that owns its name by the placement this peer knows. A host that knows a newer one answers
 `Stale` with it; then everything that waits, for every host, is routed anew, in order. A host that knows only an older
-one answers `Behind` and learns.
+one answers `Behind` and learns; one that is about to be replaced answers the same.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from actors.commands import Envelope
+from actors.commands import Envelope, Typing
 from actors.effects import Failure
 from actors.link import Batch, Sender
 from actors.placement import Placement
-from fastsock.core.limits import MAX_UPLINK_ITEMS, RETRY_AFTER_MS
+from fastsock.core.limits import LINK_EPHEMERAL_SHARE, MAX_UPLINK_ITEMS, RETRY_AFTER_MS
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(list[Envelope])
@@ -35,7 +35,7 @@ class Stale(msgspec.Struct, frozen=True, array_like=True, tag="stale"):
 
 
 class Behind(msgspec.Struct, frozen=True, array_like=True, tag="behind"):
-    """The batch was routed by a newer placement than the host's; nothing of it was taken, try again."""
+    """Nothing of the batch was taken, try again: the host knows only an older placement, or it drains."""
 
 
 Answer = Accepted | Stale | Behind
@@ -81,10 +81,14 @@ class Uplinks:
         return list(self._senders)
 
     def submit(self, envelope: Envelope) -> Failure | None:
-        """Queue the envelope for its host; a failure, and nothing queued, at the bound."""
+        """Queue the envelope for its host; a failure, and nothing queued, at the bound.
+
+        What is ephemeral gets no further than `LINK_EPHEMERAL_SHARE` of it.
+        """
         host = self.placement.owner(envelope.to)
         sender = self._sender(host)
-        if sender.offer(envelope, _size_bytes(envelope)):
+        share = LINK_EPHEMERAL_SHARE if isinstance(envelope.command, Typing) else 1.0
+        if sender.offer(envelope, _size_bytes(envelope), share):
             return None
         text = f"{len(sender):,} of {MAX_UPLINK_ITEMS:,} commands wait for {host}"
         return Failure("overloaded", text, RETRY_AFTER_MS)
@@ -113,6 +117,11 @@ class Uplinks:
     def failed(self, host: str, number: int, now_ms: int) -> None:
         """The call to the host failed; the batch is sent again when `retry_at_ms` comes."""
         self._senders[host].failed(number, now_ms)
+
+    def retry_now(self, host: str) -> None:
+        """This host works again, as something else has shown: what waits for it need not wait for its next try."""
+        if host in self._senders:
+            self._senders[host].retry_now()
 
     def move(self, placement: Placement) -> bool:
         """Route everything that waits by a newer placement; False if it is not newer.

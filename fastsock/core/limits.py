@@ -40,6 +40,9 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 MAX_DOWNLINK_BYTES = 64 * 1024 * 1024
 """Bytes waiting at a host for one gateway. At the bound the gateway is detached and attaches anew from the log."""
 MAX_DOWNLINK_ITEMS = 100_000
+LINK_EPHEMERAL_SHARE = 1 / 16
+"""Of `MAX_UPLINK_ITEMS`, `MAX_DOWNLINK_ITEMS` and `MAX_DOWNLINK_BYTES`, of which it is `MAX_BATCH_BYTES`: where more
+waits than about one batch, what is ephemeral (typing) is dropped and counted."""
 MAX_REQUESTS = 50_000
 """Unanswered requests of one gateway. At the bound: ``overloaded``."""
 MAX_MAILBOX = 1_000
@@ -48,6 +51,9 @@ MAX_PENDING_ENTRIES = 20_000
 """Entries of one host that wait for persistence. At the bound: ``overloaded``."""
 MAX_RECALLS = 2_000
 """Refusals of one host that are held back until the log has said that they are no repeats. At the bound: refused."""
+MAX_TYPISTS = 20
+"""People of one conversation who are shown typing at a time; nobody reads more names, and each costs a frame for every
+member. At the bound nobody hears of the next."""
 MAX_ACTIVATIONS = 100_000
 """Active actors of one host. At the bound the idlest is passivated; if none is idle: ``overloaded``."""
 MAX_APPEND_ENTRIES = 5_000
@@ -109,6 +115,11 @@ STORAGE_PATIENCE_MS = 5_000
 """So long an entry waits for a database that is away before its sender gets ``storage_unavailable``."""
 PASSIVATE_AFTER_MS = 300_000
 """An activation without a command for so long leaves memory; coming back costs one coalesced read."""
+COMPARE_HEADS_MS = 30_000
+"""How often a host compares what it has shown with the log. Only after a split of the network does it find anything,
+and then only where nobody speaks: whatever is said next tells at once."""
+RELOAD_MEMBERSHIPS_MS = 300_000
+"""How often a gateway reads the memberships of each of its users again: 10,000 users are 33 a second, in one query."""
 DETACH_LINGER_MS = 30_000
 """A topic whose last socket left stays attached for so long: a page reload must not cost a round trip."""
 POLL_HOLD_MS = 10_000
@@ -118,12 +129,16 @@ PEER_GONE_MS = 30_000
 RETRY_MIN_MS = 20
 RETRY_MAX_MS = 250
 """A link's pause between two tries of one batch doubles from the first to the second. A process that died is back after
-1.2 s; at 1,000 ms it was found 0.3 s later than at this (median)."""
+1.2 s, and this is the most that anybody sleeps longer than that."""
 RETRY_AFTER_MS = 500
 """What ``overloaded`` and ``storage_unavailable`` tell the client to wait before it sends again."""
 RESUME_WITHIN_MS = 250
 """So long after ``session.ready`` a silent socket is held, so that a resume comes before what happens meanwhile; more
 than most round trips, less than anybody notices."""
+TYPING_EXPIRES_MS = 6_000
+"""``protocol.md``: so long after the last ``typing.start`` somebody counts as typing; clients repeat it every 3 s."""
+TYPING_REPEAT_MS = 2_000
+"""The same said again within this time is not forwarded; less than the clients' 3 s, so that theirs always are."""
 AUTHENTICATE_WITHIN_S = 5.0
 """``protocol.md``: a socket without a credential has so long for its first frame."""
 HEARTBEAT_S = 20

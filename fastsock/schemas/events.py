@@ -38,8 +38,6 @@ NOT_SERVED_YET = frozenset(
         "message.delivered",
         "message.read",
         "message.reaction",
-        "typing.start",
-        "typing.stop",
         "presence.set",
         "presence.subscribe",
         "presence.unsubscribe",
@@ -70,10 +68,14 @@ class MessageSend(msgspec.Struct, gc=False):
 
     def conversation(self, sender_id: int) -> names.Conversation:
         """Where the message goes when ``sender_id`` sends it."""
-        if self.room_id is not None:
-            return names.room(self.room_id)
-        assert self.receiver_id is not None, "decoding has checked it"
-        return names.dm(sender_id, self.receiver_id)
+        return _conversation(self, sender_id)
+
+
+class TypingPlace(msgspec.Struct, gc=False):
+    """``typing.start`` and ``typing.stop``. Checked: exactly one of ``room_id`` and ``receiver_id`` is not None."""
+
+    room_id: int | None = None
+    receiver_id: int | None = None
 
 
 class MessageEdit(msgspec.Struct, gc=False):
@@ -111,6 +113,7 @@ class Authenticate(msgspec.Struct, gc=False):
 
 _event = msgspec.json.Decoder(Event)
 _message_send = msgspec.json.Decoder(MessageSend)
+_typing = msgspec.json.Decoder(TypingPlace)
 _message_edit = msgspec.json.Decoder(MessageEdit)
 _message_delete = msgspec.json.Decoder(MessageDelete)
 _authenticate = msgspec.json.Decoder(Authenticate)
@@ -180,17 +183,37 @@ def _not_json(constant: str) -> NoReturn:
 def decode_send(data: bytes | msgspec.Raw) -> MessageSend:
     """Raises: ProtocolError: ``invalid_data``, ``content_too_long``."""
     message = _decode(_message_send, data)
-    if (message.room_id is None) == (message.receiver_id is None):
-        given = "neither was" if message.room_id is None else "both were"
-        raise error_of("invalid_data", f"exactly one of room_id and receiver_id is needed, {given} given")
-    for field in ("room_id", "receiver_id", "reply_to"):
-        if (value := getattr(message, field)) is not None:
-            check_id(field, value)
+    _check_place(message)
+    if message.reply_to is not None:
+        check_id("reply_to", message.reply_to)
     if message.message_type not in MESSAGE_TYPES:
         raise error_of("invalid_data", f"message_type: {message.message_type[:50]!r} is not {_any_of(MESSAGE_TYPES)}")
     check_client_msg_id(message.client_msg_id)
     check_content(message.content)
     return message
+
+
+def decode_typing(data: bytes | msgspec.Raw, user_id: int) -> names.Conversation:
+    """Where ``user_id`` is typing, or no longer is. Raises: ProtocolError: ``invalid_data``."""
+    place = _decode(_typing, data)
+    _check_place(place)
+    return _conversation(place, user_id)
+
+
+def _check_place(place: MessageSend | TypingPlace) -> None:
+    if (place.room_id is None) == (place.receiver_id is None):
+        given = "neither was" if place.room_id is None else "both were"
+        raise error_of("invalid_data", f"exactly one of room_id and receiver_id is needed, {given} given")
+    for field in ("room_id", "receiver_id"):
+        if (value := getattr(place, field)) is not None:
+            check_id(field, value)
+
+
+def _conversation(place: MessageSend | TypingPlace, user_id: int) -> names.Conversation:
+    if place.room_id is not None:
+        return names.room(place.room_id)
+    assert place.receiver_id is not None, "decoding has checked it"
+    return names.dm(user_id, place.receiver_id)
 
 
 def decode_edit(data: bytes | msgspec.Raw) -> MessageEdit:

@@ -64,7 +64,7 @@ def message_of(entry: Entry) -> Message:
         reply_to=entry.reply_to,
         seq=entry.seq,
         client_msg_id=entry.client_msg_id,
-        edited_at=None if entry.edited_at_ms is None else iso(entry.edited_at_ms),
+        edited_at=None if entry.edited_at_ms is None or entry.deleted else iso(entry.edited_at_ms),
         deleted=entry.deleted,
     )
 
@@ -157,6 +157,13 @@ def encode(event: str, data: object) -> bytes:
 def frame_of(entry: Entry) -> bytes:
     """A committed entry as the text of the frame that clients get, UTF-8."""
     return encode(*event_of(entry))
+
+
+def typing_frame(conversation: str, sender_id: int, event: str) -> bytes:
+    """``typing.start`` or ``typing.stop``, as the others see it: with ``room_id``, or ``receiver_id`` for a person."""
+    receiver_id, room_id = address(conversation, sender_id)
+    place = {"receiver_id": receiver_id} if room_id is None else {"room_id": room_id}
+    return encode(event, {"sender_id": sender_id, **place})
 
 
 def ack_of(entry: Entry) -> dict[str, object]:

@@ -14,6 +14,7 @@ A direct conversation has one name however it is reached: the lesser id comes fi
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple, NewType
 
 UserId = NewType("UserId", int)
@@ -50,6 +51,7 @@ def user(user_id: int) -> Name:
     return Name(f"user:{user_id}")
 
 
+@lru_cache(maxsize=65_536)
 def parse(name: str) -> Parts:
     """Take a name apart.
 

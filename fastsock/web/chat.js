@@ -9,10 +9,18 @@ const MAX_USERS = 1_000;
 const ACK_WITHIN_MS = 25_000; // the server gives up after 20 s and says so
 const RETRY_AFTER_MS = 500;
 const MAX_TRIES = 6;
+const TELL_TYPING_EVERY_MS = 3_000; // the server forgets it after 6 s
+const NOBODY_MINDS = new Set(["ping", "typing.start", "typing.stop"]);
 
 /** 128 random bits. Not `crypto.randomUUID`, which plain http:// on a local network does not have. */
 function randomId() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** A conversation's name as the fields by which events say where they go. */
+function addressOf(name) {
+  const [kind, id] = name.split(":");
+  return kind === "room" ? { room_id: Number(id) } : { receiver_id: Number(id) };
 }
 
 export class Chat {
@@ -178,11 +186,17 @@ export class Chat {
   #transmit(sent) {
     if (this.#pause) return;
     this.#rest(sent);
-    const [kind, id] = sent.name.split(":");
-    const to = kind === "room" ? { room_id: Number(id) } : { receiver_id: Number(id) };
     const { content, client_msg_id } = sent;
-    if (!this.#socket.send("message.send", { ...to, content, client_msg_id })) return;
+    if (!this.#socket.send("message.send", { ...addressOf(sent.name), content, client_msg_id })) return;
     sent.timer = setTimeout(() => this.#fail(sent, "No answer from the server."), ACK_WITHIN_MS);
+  }
+
+  /** What is written and not sent yet: the others are told now and then that it grows, and at once that it is gone. */
+  typing(conversation, on) {
+    const told = conversation.toldTypingAt;
+    if (on ? Date.now() < told + TELL_TYPING_EVERY_MS : !told) return;
+    conversation.toldTypingAt = on ? Date.now() : 0;
+    this.#socket?.send(on ? "typing.start" : "typing.stop", addressOf(conversation.name));
   }
 
   #transmitAll() {
@@ -205,7 +219,7 @@ export class Chat {
   #refused({ message, retryable, retry_after_ms, client_msg_id, context_event }) {
     const sent = this.store.outbox.find((one) => client_msg_id && one.client_msg_id === client_msg_id);
     if (!sent) {
-      if (context_event !== "ping") this.hears.problem(message);
+      if (!NOBODY_MINDS.has(context_event)) this.hears.problem(message);
       return;
     }
     sent.tries = (sent.tries ?? 0) + 1;
@@ -239,6 +253,11 @@ export class Chat {
       if (message.sender_id !== this.store.me.id) this.hears.message(message);
       this.#know([message.sender_id]);
     },
+    "typing.start": (data) => {
+      this.store.typing(data, true);
+      this.#know([data.sender_id]);
+    },
+    "typing.stop": (data) => this.store.typing(data, false),
     "message.update": (data) => this.#changed(data),
     "message.delete": (data) => this.#changed(data),
     "room.created": ({ id, name, is_group, owner_id, member_ids = [], seq = 1 }) => {

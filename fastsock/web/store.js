@@ -6,6 +6,7 @@
  */
 
 const MAX_REMEMBERED = 500;
+const TYPING_EXPIRES_MS = 6_000; // the end may get lost on its way
 
 export class Store {
   #listeners = [];
@@ -43,6 +44,7 @@ export class Store {
       const messages = new Map();
       found = { name, kind, id: Number(id), head: null, unread: 0, messages, touched: new Set(), members: null };
       Object.assign(found, { loaded: false, loading: false, complete: false, problem: null, draft: "" });
+      Object.assign(found, { typists: new Map(), toldTypingAt: 0 });
       this.conversations.set(name, found);
     }
     return found;
@@ -122,9 +124,20 @@ export class Store {
     const missing = this.gap(conversation, message.seq);
     if (message.sender_id === this.me.id) this.settle(message.client_msg_id);
     else if (isNew) conversation.unread += 1;
+    this.typing(message, false);
     this.#put(conversation, message);
     this.#markIfOpen(conversation);
     return missing;
+  }
+
+  /** `typing.start`, `typing.stop`. Somebody types until the end of it, a message, or a while without another start. */
+  typing(data, on) {
+    const { typists } = this.conversation(this.nameOf(data));
+    const id = data.sender_id;
+    clearTimeout(typists.get(id));
+    if (on) typists.set(id, setTimeout(() => typists.delete(id) && this.changed(), TYPING_EXPIRES_MS));
+    else if (!typists.delete(id)) return;
+    this.changed();
   }
 
   /** `message.ack`: what waited in the outbox is a message now. The head moves when its `message.receive` comes. */

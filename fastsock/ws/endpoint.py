@@ -25,7 +25,19 @@ from fastsock.core.limits import AUTHENTICATE_WITHIN_S
 from fastsock.core.security import Claims, verify
 from fastsock.schemas import events
 from fastsock.ws.connection import GONE, Connection
-from fastsock.ws.session import Ask, Change, CloseSocket, Limits, Refresh, Reply, Resume, Session, close, close_reason
+from fastsock.ws.session import (
+    Ask,
+    Change,
+    CloseSocket,
+    Limits,
+    Refresh,
+    Reply,
+    Resume,
+    Session,
+    Tell,
+    close,
+    close_reason,
+)
 from fastsock.ws.shell import GOING_AWAY, TRY_AGAIN_LATER, GatewayShell
 from fastsock.ws.socket import Socket
 
@@ -207,6 +219,8 @@ class GatewayApp:
             match action:
                 case Ask():
                     self._shell.ask(socket, action)
+                case Tell():
+                    self._shell.tell(action)
                 case Reply(frame):
                     socket.connection.write(frame)
                 case Resume(wanted):

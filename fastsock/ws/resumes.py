@@ -102,7 +102,7 @@ class Resumes:
 
     def _stands(self, key: tuple[int, str], standing: Standing) -> None:
         socket, wanted = self._asked.pop(key[1])
-        self._perform(self._gateway.resume(socket, wanted, standing, standing))
+        self._perform(self._gateway.resume(socket, wanted, standing, standing, self._now_ms()))
 
     def _standing_unknown(self, key: tuple[int, str]) -> None:
         socket, _ = self._asked.pop(key[1])

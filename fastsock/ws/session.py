@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from actors.commands import Send
+from actors.commands import Send, Typing
 from fastsock.core.errors import TABLE, FastSockError, PolicyError, ProtocolError, error_of
-from fastsock.core.limits import MAX_FRAME_BYTES
+from fastsock.core.limits import MAX_FRAME_BYTES, TYPING_REPEAT_MS
 from fastsock.schemas import events
 from fastsock.schemas.log import CLIENT_KEY, SERVER_KEY
 
@@ -34,6 +34,10 @@ class Limits:
     resumes_burst: int = 10
     resumes_per_s: float = 1.0
     """Resumes: each asks the database how the user stands; clients need one, and another for a gap."""
+    typing_burst: int = 10
+    typing_per_s: float = 2.0
+    """Beginnings and ends of typing; more are dropped without a word. Somebody who begins, stops and sends all the time
+    says three things for each message."""
     refusals_burst: int = 200
     """Frames refused with ``rate_limited`` before the socket is closed with 4029."""
     refusals_per_s: float = 25.0
@@ -57,6 +61,14 @@ class Ask:
     command: Send
     event: str
     client_msg_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Hand ``command`` to the actor ``name``; nobody misses it, and it is answered only where it is refused."""
+
+    name: str
+    command: Typing
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class CloseSocket:
     reason: str
 
 
-Action = Ask | Change | Resume | Refresh | Reply | CloseSocket
+Action = Ask | Tell | Change | Resume | Refresh | Reply | CloseSocket
 
 
 # --- the machine -------------------------------------------------------------------------------------------------
@@ -144,6 +156,9 @@ class Session:
         "_nameless",
         "_refusals",
         "_resumes",
+        "_typing",
+        "_typing_said",
+        "_typing_said_ms",
         "_user_id",
     )
 
@@ -155,6 +170,10 @@ class Session:
         self._frames = TokenBucket(limits.frames_burst, limits.frames_per_s, now_ms)
         self._messages = TokenBucket(limits.messages_burst, limits.messages_per_s, now_ms)
         self._resumes = TokenBucket(limits.resumes_burst, limits.resumes_per_s, now_ms)
+        self._typing = TokenBucket(limits.typing_burst, limits.typing_per_s, now_ms)
+        self._typing_said: tuple[str, bool] | None = None
+        """Where the last event of typing was, and which."""
+        self._typing_said_ms = 0
         self._refusals = TokenBucket(limits.refusals_burst, limits.refusals_per_s, now_ms)
         self._bad = 0
         self._nameless = 0
@@ -191,10 +210,12 @@ class Session:
             return self._limited(wait_ms, None, None, now_ms)
         return self._bad_frame(error_of("binary_frame", "frames are JSON texts, this one was binary"))
 
-    def _dispatch(self, event: events.Event, now_ms: int) -> list[Action]:
+    def _dispatch(self, event: events.Event, now_ms: int) -> list[Action]:  # noqa: PLR0911 - a table of events
         match event.event:
             case "message.send":
                 return self._send(event, now_ms)
+            case "typing.start" | "typing.stop":
+                return self._type(event, now_ms)
             case "message.edit":
                 edit = events.decode_edit(event.data)
                 return self._change(edit.message_id, edit.content, event.event, edit.client_msg_id, now_ms)
@@ -220,8 +241,18 @@ class Session:
         wait_ms = self._messages.take(now_ms)
         if wait_ms:
             return self._limited(wait_ms, event.event, name, now_ms)
+        self._typing_said = None  # the message ends the typing
         command = Send(self._user_id, self._key(name), message.content, message.message_type, message.reply_to)
         return [Ask(message.conversation(self._user_id), command, event.event, name)]
+
+    def _type(self, event: events.Event, now_ms: int) -> list[Action]:
+        """Some clients say it with each key: what is said again within `TYPING_REPEAT_MS` goes no further."""
+        said = events.decode_typing(event.data, self._user_id), event.event == "typing.start"
+        repeated = said == self._typing_said and now_ms < self._typing_said_ms + TYPING_REPEAT_MS
+        if repeated or self._typing.take(now_ms):
+            return []
+        self._typing_said, self._typing_said_ms = said, now_ms
+        return [Tell(said[0], Typing(self._user_id, said[1], self._connection_id))]
 
     def _change(
         self, message_id: int, content: str | None, event: str, client_msg_id: str | None, now_ms: int

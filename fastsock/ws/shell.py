@@ -28,7 +28,7 @@ from fastsock.schemas.log import Subscription
 from fastsock.ws.connection import Counts, TaskOwner
 from fastsock.ws.loader import Loader
 from fastsock.ws.resumes import Reads, Resumes
-from fastsock.ws.session import Ask, close
+from fastsock.ws.session import Ask, Tell, close
 from fastsock.ws.socket import Socket
 
 log = structlog.get_logger("fastsock.ws")
@@ -92,7 +92,7 @@ class GatewayShell:
         self._ticker: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
-        self._events = {"connected": 0, "asked": 0, "answered": 0, "refused": 0, "written": 0}
+        self._events = {"connected": 0, "asked": 0, "answered": 0, "refused": 0, "written": 0, "told": 0}
         self._random = random.Random()  # noqa: S311 - spreads reconnects
 
     # --- life ----------------------------------------------------------------------------------------------------
@@ -181,6 +181,11 @@ class GatewayShell:
         context = Asked(socket, ask.event, ask.client_msg_id)
         self._perform(self._gateway.request(ask.name, ask.command, context, self.now_ms()))
 
+    def tell(self, tell: Tell) -> None:
+        """Tell an actor what nobody misses; should it be refused, the socket that it names is told so."""
+        self._events["told"] += 1
+        self._perform(self._gateway.tell(tell.name, tell.command))
+
     def heard(self, socket: Socket) -> None:
         """The socket has said something that is no resume."""
         if socket.silent:
@@ -234,16 +239,19 @@ class GatewayShell:
         while waiting:
             output = waiting.popleft()
             match output:
-                case gw.Write(sockets, payload):
+                case gw.Write(sockets, payload, ephemeral):
                     self._events["written"] += len(sockets)
                     for socket in sockets:
-                        socket.connection.write(payload)
+                        socket.connection.write(payload, ephemeral=ephemeral)
                 case gw.Submit(envelope):
                     waiting.extend(self._submit(envelope))
                 case gw.Answered(Asked() as asked, payload):
                     self._answered(asked, payload)
                 case gw.Refused(Asked() as asked, failure):
                     self._refused(asked, error_of(failure.code, failure.message, failure.retry_after_ms))
+                case gw.Decline(socket, event, failure):
+                    error = error_of(failure.code, failure.message, failure.retry_after_ms)
+                    self._refused(Asked(socket, event, None), error)
                 case gw.Ready(socket, conversations):
                     self._ready(socket, conversations)
                 case gw.LoadSubscriptions(user_id):
@@ -294,4 +302,5 @@ class GatewayShell:
             "outbox_bytes": sum(socket.connection.waiting_bytes for socket in self._sockets.values()),
             "slow_consumers": self.counts.slow_consumers,
             "failed_writes": self.counts.failed_writes,
+            "dropped_ephemeral": self.counts.dropped_ephemeral,
         }

@@ -116,12 +116,12 @@ class ClientSocket(Socket):
             self.resuming = dict(self.client.positions)
             self.gateway.resume(self, self.resuming)
 
-    def resume_taken(self, standing: Standing, topics: set[str]) -> None:
+    def resume_taken(self, standing: Standing, reached: dict[str, int]) -> None:
         assert self.resuming is not None, "nobody has asked for a resume"
         since = {} if self.has_resumed else {name: seq - 1 for name, seq in standing.joined.items()}
         self.has_resumed = True
         for name, seq in (since | self.resuming).items():
-            if name in topics:
+            if name in reached and seq <= max(reached[name], standing.heads.get(name, 0)):
                 self.last[name] = seq
                 if not self.client.world.log.is_member(name, self.user, seq):
                     self.ended.add(name)
@@ -133,9 +133,15 @@ class ClientSocket(Socket):
     def resumed(self, reached: dict[str, int], oldest: dict[str, int], left: list[str]) -> None:
         """Guarantee 4: everything has come, in order, when the resume is over."""
         self.resuming = None
-        if oldest:
-            raise Violation(f"{self.connection_id}: {oldest} should be reloaded, and is all in the log")
+        for name in oldest:
+            if (
+                self.user in self.client.world.log.members[name]
+            ):  # else it has seen its end, of which none has told here
+                raise Violation(f"{self.connection_id}: {name} should be reloaded, and is all in the log")
+            self.client.positions.pop(name, None)
         for name, seq in reached.items():
+            if name in oldest:
+                continue
             has = self.client.positions.get(name)
             if has != seq:
                 raise Violation(f"{self.connection_id}: resumed, {name} stands at #{seq}, the client has got #{has}")

@@ -59,8 +59,8 @@ class Socket:
     def closed(self) -> None:
         raise NotImplementedError
 
-    def resume_taken(self, standing: Standing, topics: set[str]) -> None:
-        """From now on the streams of these go on from what the resume has named."""
+    def resume_taken(self, standing: Standing, reached: dict[str, int]) -> None:
+        """From now on the streams go on from what the resume has named, where so much has been reached, or stored."""
         raise NotImplementedError
 
     def resume_failed(self) -> None:
@@ -158,7 +158,8 @@ class SimGateway(Process):
         def stands(standing: Standing) -> None:
             seat = self.gateway._seats.get(socket)
             if seat is not None and socket in self._open:
-                socket.resume_taken(standing, set(seat.topics))
+                topics = self.gateway._topics
+                socket.resume_taken(standing, {name: topics[name].reached for name in seat.topics})
             self.perform(self.gateway.resume(socket, wanted, standing, None, self.world.now_ms))
 
         def failed() -> None:

@@ -108,7 +108,7 @@ class Rig:
     def check(self) -> list[str] | None:
         topics = self.host.next_check(self.now_ms)
         if topics is not None:
-            self.host.checked(self.log.heads(topics))
+            self.host.checked(self.log.heads(topics), self.now_ms)
         return topics
 
     def read(self) -> bool:

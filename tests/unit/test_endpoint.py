@@ -154,7 +154,7 @@ async def test_what_is_wrong_costs_an_error_and_not_the_socket() -> None:
         assert frame["data"]["code"] == "bad_json"
         await anna.socket.send(b"binary")
         assert (await anna.expect("error"))["code"] == "binary_frame"
-        await anna.say("typing.start", room_id=42)
+        await anna.say("presence.set", status="away")
         assert (await anna.expect("error"))["code"] == "unknown_event"
         await anna.nothing_else()
 

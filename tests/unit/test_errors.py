@@ -60,6 +60,7 @@ def test_close_codes_are_those_of_the_protocol() -> None:
 def test_retryable_is_what_may_succeed_later() -> None:
     assert {code for code, meaning in TABLE.items() if meaning.kind is RetryableError} == {
         "rate_limited",
+        "resume_under_way",
         "rate_limit_persistent",
         "overloaded",
         "storage_unavailable",

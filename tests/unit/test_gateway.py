@@ -3,10 +3,21 @@ from __future__ import annotations
 import pytest
 
 from actors import gateway as gw
-from actors.commands import Attach, CatchUp, Command, Connect, Detach, Disconnect, Envelope, LinkCommand, Send
-from actors.effects import Answer, CaughtUp, CutSocket, Delivery, Failed, Failure, Frame, Invite
-from actors.gateway import Answered, Close, LoadSubscriptions, Ready, Refused, Submit, Write
-from fastsock.core.limits import DETACH_LINGER_MS, MAX_HELD_FRAMES, REQUEST_TIMEOUT_MS
+from actors.commands import Attach, CatchUp, Command, Connect, Detach, Disconnect, Envelope, LinkCommand, Send, Typing
+from actors.effects import (
+    Answer,
+    CaughtUp,
+    CutSocket,
+    Declined,
+    Delivery,
+    Ephemeral,
+    Failed,
+    Failure,
+    Frame,
+    Invite,
+)
+from actors.gateway import Answered, Close, Decline, LoadSubscriptions, Ready, Refused, Submit, Write
+from fastsock.core.limits import DETACH_LINGER_MS, MAX_HELD_FRAMES, RELOAD_MEMBERSHIPS_MS, REQUEST_TIMEOUT_MS
 from fastsock.schemas.log import Subscription
 
 FULL = Failure("overloaded", "20,000 of 20,000 commands wait for host-0", 500)
@@ -93,6 +104,7 @@ def test_a_socket_is_greeted_when_its_topic_is_attached_and_its_memberships_are_
         "requests": 0,
         "replays": 0,
         "held_frames": 0,
+        "dropped_typing": 0,
     }
 
 
@@ -127,7 +139,7 @@ def test_answers_to_loads_that_nobody_waits_for(bench: Bench) -> None:
     bench.ready("a", 1)
     assert bench.load(1, member()) == []
     assert bench.gateway.subscriptions_failed(1, 0) == []
-    assert bench.gateway.next_deadline_ms() is None
+    assert bench.gateway.next_deadline_ms() == RELOAD_MEMBERSHIPS_MS
 
 
 @pytest.mark.parametrize("how", ["refused", "failed", "silent"])
@@ -161,7 +173,7 @@ def test_a_page_that_ends_early_is_followed_by_the_next(bench: Bench) -> None:
     bench.deliver(frame(2))
     assert bench.deliver(CaughtUp(ROOM, 3)) == [submit(ROOM, CatchUp(2))]
     assert bench.deliver(CaughtUp(ROOM, 2)) == []  # nothing follows
-    assert bench.gateway.next_deadline_ms() is None
+    assert bench.gateway.next_deadline_ms() == RELOAD_MEMBERSHIPS_MS
     bench.deliver(frame(3))
     assert bench.deliver(CaughtUp(ROOM, 3)) == []
 
@@ -346,6 +358,22 @@ def test_a_load_that_is_older_than_what_is_known_here_is_repeated(bench: Bench) 
     assert bench.load(1, member(head=9)) == [Ready("a", [(ROOM, 9, 0)])]
 
 
+def test_memberships_are_read_again_from_time_to_time(bench: Bench) -> None:
+    """An invitation went to a host that this gateway has never heard of, on the other side of a split network."""
+    bench.ready("a", 1, member())
+    bench.now_ms = 1_000
+    bench.ready("b", 2)
+    assert bench.tick(RELOAD_MEMBERSHIPS_MS - 1) == []
+    assert bench.tick(RELOAD_MEMBERSHIPS_MS) == [LoadSubscriptions(1)]
+    new = member(name="dm:1:2", joined_seq=1, head=1)
+    assert bench.load(1, member(), new) == [submit("dm:1:2", Attach(0))]
+    first = Frame("dm:1:2", 1, b"first", subscribe=(1, 2))
+    assert shown(bench.deliver(first)) == [({"a", "b"}, b"first")]
+    assert bench.tick(RELOAD_MEMBERSHIPS_MS + 1_000) == [LoadSubscriptions(2)]
+    bench.load(2)
+    assert bench.gateway.next_deadline_ms() == 2 * RELOAD_MEMBERSHIPS_MS
+
+
 # --- going -------------------------------------------------------------------------------------------------------
 
 
@@ -355,7 +383,7 @@ def test_one_of_two_sockets_ends(bench: Bench) -> None:
     bench.load(1, member())
     assert bench.disconnect("a") == [submit("user:1", Disconnect("c-a"))]
     assert shown(bench.deliver(frame(2))) == [({"b"}, b"#2")]
-    assert bench.gateway.next_deadline_ms() is None
+    assert bench.gateway.next_deadline_ms() == RELOAD_MEMBERSHIPS_MS
 
 
 def test_topics_linger_and_are_detached(bench: Bench) -> None:
@@ -487,6 +515,72 @@ def test_frames_held_from_before_a_restart_do_not_hide_what_came_after(bench: Be
     for seq in (2, 3):
         bench.deliver(frame(seq))
     assert bench.deliver(CaughtUp(ROOM, 4)) == [submit(ROOM, CatchUp(3))]
+
+
+# --- what is ephemeral -------------------------------------------------------------------------------------------
+
+
+def whisper(sender: int, topic: str = ROOM) -> Ephemeral:
+    return Ephemeral(topic, b"~", sender)
+
+
+def test_everybody_but_the_sender_is_shown_it(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.connect("a2", 1)
+    bench.load(1, member())
+    bench.ready("b", 2, member())
+    bench.ready("c", 3)
+    (write,) = bench.deliver(whisper(1))
+    assert write == Write(["b"], b"~", ephemeral=True)
+    (write,) = bench.deliver(whisper(2))
+    assert write == Write(["a", "a2"], b"~", ephemeral=True)
+    (write,) = bench.deliver(whisper(9))  # whose sockets are elsewhere
+    assert write == Write(["a", "a2", "b"], b"~", ephemeral=True)
+    assert bench.deliver(whisper(1, "room:99")) == []
+    bench.disconnect("b")
+    assert bench.deliver(whisper(1)) == []
+
+
+def test_it_moves_no_number(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.deliver(whisper(2))
+    assert shown(bench.deliver(frame(2))) == [({"a"}, b"#2")]
+
+
+def test_who_has_left_or_may_have_is_not_shown_it(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    bench.ready("b", 2, member())
+    assert bench.deliver(frame(3)) == [submit(ROOM, CatchUp(1))]
+    assert bench.deliver(whisper(3)) == []
+    assert len(bench.deliver(frame(2, unsubscribe=(2,)))) == 2
+    assert bench.deliver(whisper(3)) == [Write(["a"], b"~", ephemeral=True)]
+
+
+def test_who_is_held_misses_it() -> None:
+    bench = Bench()
+    bench.gateway = gw.Gateway(hold_ms=250)
+    bench.ready("a", 1, member())
+    assert bench.deliver(whisper(2)) == []
+    assert bench.gateway.spoke("a") == []
+    assert bench.deliver(whisper(2)) == [Write(["a"], b"~", ephemeral=True)]
+
+
+def test_it_is_told_once_or_dropped(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    command = Typing(1, on=True, connection_id="c-a")
+    assert bench.gateway.tell(ROOM, command) == [submit(ROOM, command)]
+    assert bench.gateway.stats()["requests"] == 0
+    assert bench.refuse(Envelope(ROOM, 0, command)) == []
+    assert bench.gateway.next_deadline_ms() == RELOAD_MEMBERSHIPS_MS
+    assert bench.gateway.stats()["dropped_typing"] == 1
+    assert submit(ROOM, command) not in bench.reattach(ROOM)
+
+
+def test_a_refusal_reaches_the_socket_if_it_is_there(bench: Bench) -> None:
+    bench.ready("a", 1, member())
+    failure = Failure("not_a_member", "user 1 is not a member of room:7")
+    assert bench.deliver(Declined("c-a", "typing.start", failure)) == [Decline("a", "typing.start", failure)]
+    assert bench.deliver(Declined("c-b", "typing.start", failure)) == []
 
 
 # --- when links are full -----------------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ class GatewayMachine(RuleBasedStateMachine):
         socket = asked.socket
         if socket not in self.sockets:
             assert self.gateway.resume_failed(socket) == []
-            assert self.gateway.resume(socket, asked.wanted, Standing({}, {}, {}), asked) == []
+            assert self.gateway.resume(socket, asked.wanted, Standing({}, {}, {}), asked, self.now_ms) == []
         elif fails:
             socket.resuming = False
             self.perform(self.gateway.resume_failed(socket))
@@ -305,7 +305,7 @@ class GatewayMachine(RuleBasedStateMachine):
                     else:
                         asked.too_old.add(room)
             standing = Standing(mine, {room: asked.heads[room] for room in mine}, {})
-            self.perform(self.gateway.resume(socket, asked.wanted, standing, asked))
+            self.perform(self.gateway.resume(socket, asked.wanted, standing, asked, self.now_ms))
 
     def page_arrives(self, rng: Random) -> None:
         if self.pages:

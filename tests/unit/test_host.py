@@ -594,7 +594,7 @@ def test_a_commit_of_a_dead_incarnation_is_shown_when_its_sender_repeats_it() ->
     log.append(groups)
     request = born.ask("g2", ROOM, send(1, "a"))
     assert answers(born.settle("g2"))[request]["seq"] == 2
-    assert seqs(born.poll("g1"), ROOM) == [2], "nobody else could tell it"
+    assert set(seqs(born.poll("g1"), ROOM)) == {2}, "nobody else could tell it"
 
 
 # --- when the database is away ---------------------------------------------------------------------------------------
@@ -912,7 +912,9 @@ def test_the_figures() -> None:
         "entries": 2,
         "frames": 1,
         "fenced": 0,
+        "whispers": 0,
         "dropped_tells": 0,
         "lost_downlinks": 0,
+        "dropped_ephemeral": 0,
         "recalls_waiting": 0,
     }

@@ -8,7 +8,7 @@ import pytest
 
 from actors import gateway as gw
 from actors import replays
-from actors.commands import LinkCommand
+from actors.commands import CatchUp, LinkCommand
 from actors.effects import Answer, Frame, Invite
 from actors.gateway import Feed, ReadPage, Ready, Resumed, Write
 from actors.replays import page_of
@@ -34,16 +34,18 @@ class Bench:
         memberships = [Subscription(ROOM, head, 0, 1), Subscription(OTHER, other, 0, 1)]
         return self.gateway.subscriptions_loaded(1, memberships, self.now_ms)
 
-    def pass_on(self, seqs: Iterable[int], size: int = 0, **who: tuple[int, ...]) -> list[gw.Output[str]]:
+    def pass_on(
+        self, seqs: Iterable[int], size: int = 0, subscribe: tuple[int, ...] = (), unsubscribe: tuple[int, ...] = ()
+    ) -> list[gw.Output[str]]:
         outputs: list[gw.Output[str]] = []
         for seq in seqs:
-            outputs += self.gateway.delivered(Frame(ROOM, seq, payload(seq, size), **who), self.now_ms)
+            outputs += self.gateway.delivered(Frame(ROOM, seq, payload(seq, size), subscribe, unsubscribe), self.now_ms)
         return outputs
 
     def resume(self, socket: str, wanted: dict[str, int], head: int = 10, **joined: int) -> list[gw.Output[str]]:
         assert self.gateway.resuming(socket)
         mine = {ROOM: 1, OTHER: 1} | {name.replace("_", ":"): seq for name, seq in joined.items()}
-        return self.gateway.resume(socket, wanted, Standing(mine, {ROOM: head, OTHER: 1}, {}), "context")
+        return self.gateway.resume(socket, wanted, Standing(mine, {ROOM: head, OTHER: 1}, {}), "context", self.now_ms)
 
     def read(self, output: gw.Output[str]) -> list[gw.Output[str]]:
         """Let the page arrive that this output asks for."""
@@ -229,7 +231,8 @@ def test_who_names_more_than_the_log_holds_reloads(bench: Bench) -> None:
 
 def test_who_has_seen_more_elsewhere_waits_until_it_has_come_by(bench: Bench) -> None:
     bench.ready("first")
-    assert bench.resume("first", {ROOM: 12, OTHER: 1}, head=12) == []
+    outputs = bench.resume("first", {ROOM: 12, OTHER: 1}, head=12)
+    assert bench.links(outputs) == [CatchUp(10)]
     assert bench.pass_on([11]) == []
     assert bench.pass_on([12]) == [Resumed("first", "context", {ROOM: 12, OTHER: 1}, {}, [])]
     assert shown(bench.pass_on([13])) == [("first", 13)]
@@ -351,6 +354,46 @@ def test_a_socket_that_ends_while_its_page_fails_is_not_tried_again(bench: Bench
     bench.gateway.disconnect("first", 0)
     assert bench.gateway.page_failed(ROOM, 5, 0) == []
     assert not bench.gateway._replays._retrying
+
+
+# --- while a topic is rewound ------------------------------------------------------------------------------------
+
+
+def rewound(bench: Bench) -> None:
+    """User 2 has been invited by entry 8, and it has come to light after entry 10: entries 8 to 10 come again."""
+    bench.ready("first")
+    bench.gateway.spoke("first")
+    bench.gateway.connect("late", "c-late", 2, 0)
+    bench.gateway.delivered(Answer(2, b"null"), 0)
+    bench.gateway.subscriptions_loaded(2, [], 0)
+    bench.gateway.spoke("late")
+    outputs = bench.gateway.delivered(Invite(2, ROOM, 7), 0)
+    assert bench.links(outputs) == [CatchUp(7)]
+
+
+def test_who_resumes_while_the_topic_is_rewound_is_shown_everything_once(bench: Bench) -> None:
+    rewound(bench)
+    (page,) = bench.resume("first", {ROOM: 6, OTHER: 1})
+    assert page == ReadPage(ROOM, 6, 10)
+    assert shown(bench.pass_on([8], subscribe=(2,))) == [("late", 8)]
+    assert shown(bench.read(page)) == [("first", seq) for seq in range(7, 11)]
+    assert resumed(bench.gateway.fed("first")).reached == {ROOM: 10, OTHER: 1}
+    assert shown(bench.pass_on([9, 10])) == [("late", 9), ("late", 10)]
+    assert set(shown(bench.pass_on([11]))) == {("first", 11), ("late", 11)}
+
+
+def test_who_is_held_while_the_topic_is_rewound_is_let_in_and_out_by_what_comes_again(bench: Bench) -> None:
+    rewound(bench)
+    bench.gateway.connect("held", "c-held", 2, 0)
+    bench.gateway.subscriptions_loaded(2, [], 0)
+    assert shown(bench.pass_on([8], subscribe=(2,))) == [("late", 8)]
+    assert shown(bench.pass_on([9], unsubscribe=(2,))) == [("late", 9)]
+    bench.pass_on([10])
+    outputs = bench.gateway.spoke("held")
+    if isinstance(outputs[0], ReadPage):
+        outputs = [*bench.read(outputs[0]), *bench.gateway.fed("held")]
+    assert shown(outputs) == [("held", 8), ("held", 9)]
+    assert shown(bench.pass_on([11])) == [("first", 11)]
 
 
 # --- pages -------------------------------------------------------------------------------------------------------

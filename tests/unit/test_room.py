@@ -30,7 +30,6 @@ from actors.commands import (
     GatewayGone,
     RemoveMember,
     Send,
-    TimerFired,
 )
 from actors.effects import Effect, Fail, Failure, FanOut, Persist, Reply, Tell
 from actors.room import Room
@@ -288,7 +287,6 @@ def test_a_direct_conversation_refuses(command: Command, code: str, text: str) -
         Detach(),
         CatchUp(0),
         GatewayGone("g"),
-        TimerFired("t"),
     ],
 )
 @pytest.mark.parametrize("name", ["room:42", "dm:3:7"])

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.commands import Send
+from actors.commands import Send, Typing
 from fastsock.core.errors import ProtocolError, error_of
-from fastsock.core.limits import MAX_CONTENT_BYTES, MAX_CONTENT_CHARS, MAX_FRAME_BYTES, MAX_RESUME_CONVERSATIONS
+from fastsock.core.limits import (
+    MAX_CONTENT_BYTES,
+    MAX_CONTENT_CHARS,
+    MAX_FRAME_BYTES,
+    MAX_RESUME_CONVERSATIONS,
+    TYPING_REPEAT_MS,
+)
 from fastsock.schemas import events
 from fastsock.ws.session import (
     Action,
@@ -21,6 +27,7 @@ from fastsock.ws.session import (
     Reply,
     Resume,
     Session,
+    Tell,
     TokenBucket,
     close,
     close_reason,
@@ -185,10 +192,67 @@ def test_a_ping_without_data() -> None:
     assert reply(receive({"event": "ping"})) == {"event": "pong", "data": None}
 
 
-@pytest.mark.parametrize("event", ["message.read", "typing.start", "call.invite", "call.group.join"])
+@pytest.mark.parametrize("event", ["message.read", "presence.set", "call.invite", "call.group.join"])
 def test_what_is_not_served_yet(event: str) -> None:
     told = error(receive({"event": event, "data": {"client_msg_id": "x1"}}))
     assert told == refusal("unknown_event", f"{event!r} is not served by this version yet", event, "x1")
+
+
+# --- typing ------------------------------------------------------------------------------------------------------
+
+
+def typing(*, on: bool = True, **data: object) -> dict[str, object]:
+    return {"event": "typing.start" if on else "typing.stop", "data": data or {"room_id": 42}}
+
+
+def told(name: str = "room:42", *, on: bool = True) -> list[Tell]:
+    return [Tell(name, Typing(ME, on, "c0ffee"))]
+
+
+def test_typing_is_told_to_its_conversation() -> None:
+    assert receive(typing(room_id=42, unknown=1)) == told()
+    assert receive(typing(receiver_id=3, on=False)) == told("dm:3:7", on=False)
+    assert receive(typing(receiver_id=3, room_id=None)) == told("dm:3:7")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"unknown": 1}, "exactly one of room_id and receiver_id is needed, neither was given"),
+        ({"room_id": 1, "receiver_id": 3}, "exactly one of room_id and receiver_id is needed, both were given"),
+        ({"room_id": "42"}, "room_id: expected int | null, got str"),
+        ({"receiver_id": 0}, "receiver_id: 0 is not an id; ids are integers from 1 to 9007199254740991"),
+    ],
+)
+@pytest.mark.parametrize("on", [True, False])
+def test_typing_nowhere(data: dict[str, object], message: str, on: bool) -> None:
+    event = "typing.start" if on else "typing.stop"
+    assert error(receive(typing(on=on, **data))) == refusal("invalid_data", message, event)
+
+
+def test_what_is_said_with_each_key_is_told_now_and_then() -> None:
+    mine = session()
+    said = [at_ms for at_ms in range(0, 5_000, 100) if receive(typing(), mine, at_ms)]
+    assert said == [0, TYPING_REPEAT_MS, 2 * TYPING_REPEAT_MS]
+    assert receive(typing(on=False), mine, 4_950) == told(on=False)
+    assert receive(typing(on=False), mine, 4_960) == []
+    assert receive(typing(), mine, 4_970) == told()
+    assert receive(typing(room_id=43), mine, 4_980) == told("room:43"), "somewhere else it is new"
+
+
+def test_after_a_message_typing_is_new() -> None:
+    mine = session()
+    assert receive(typing(), mine) == told()
+    receive(send_frame(), mine)
+    assert receive(typing(), mine) == told()
+
+
+def test_too_much_typing_is_dropped_and_costs_no_message() -> None:
+    mine = session(Limits(messages_burst=1, typing_burst=2, typing_per_s=1.0))
+    said = [receive(typing(on=on), mine) for on in (True, False, True)]
+    assert said == [told(on=True), told(on=False), []]
+    assert isinstance(only(receive(send_frame(), mine)), Ask)
+    assert receive(typing(), mine, 1_000) == told()
 
 
 def resume(conversations: object) -> dict[str, object]:
@@ -303,7 +367,7 @@ def test_binary_frames() -> None:
 def test_garbage_in_a_row_ends_the_socket() -> None:
     mine = session(Limits(bad_frames=3))
     assert len(receive("x", mine)) == len(mine.receive_binary(0)) == 1
-    receive({"event": "typing.start"}, mine)  # well-formed: begins anew
+    receive({"event": "ping"}, mine)  # well-formed: begins anew
     assert len(receive("x", mine)) == len(receive("[]", mine)) == 1
     last = receive("x", mine)
     assert last[1:] == [CloseSocket(1008, "3 frames in a row were no events")]

@@ -103,7 +103,7 @@ class InProcess:
             host.loaded(self.log.load(wanted), now)
         topics = host.next_check(now)
         if topics is not None:
-            host.checked(self.log.heads(topics))
+            host.checked(self.log.heads(topics), now)
         read = host.next_read(now)
         if read is not None:
             host.read(self.log.after(read.topic, read.since, CATCH_UP_PAGE))

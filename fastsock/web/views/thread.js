@@ -124,6 +124,7 @@ export function threadView(store, chat, ask) {
       shown.draft = "";
       write("");
       atEnd = true;
+      chat.typing(shown, false);
       chat.send(shown, text);
       return;
     }
@@ -152,7 +153,9 @@ export function threadView(store, chat, ask) {
   });
   input.addEventListener("input", () => {
     fit();
-    if (!editing) shown.draft = input.value;
+    if (editing) return;
+    shown.draft = input.value;
+    chat.typing(shown, input.value.trim() !== "");
   });
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return; // this Enter chooses a word
@@ -202,7 +205,14 @@ export function threadView(store, chat, ask) {
     return ["You", ...others.map((id) => store.nameOfPerson(id)).sort((a, b) => a.localeCompare(b))].join(", ");
   }
 
+  function typing({ typists }) {
+    const names = [...typists.keys()].map((id) => store.nameOfPerson(id));
+    if (names.length > 2) return "Several people are typing…";
+    return names.length ? `${names.join(" and ")} ${names.length > 1 ? "are" : "is"} typing…` : "";
+  }
+
   function turnTo(conversation) {
+    if (shown) chat.typing(shown, false);
     shown = conversation;
     editing = null;
     atEnd = true;
@@ -225,6 +235,7 @@ export function threadView(store, chat, ask) {
     setText($("conversation-about"), about(conversation));
     input.placeholder = `Message ${title}`;
     $("editing").hidden = !editing;
+    setText($("typing"), typing(conversation));
 
     const rows = items(conversation);
     const [height, offset] = [scroll.scrollHeight, scroll.scrollTop];
