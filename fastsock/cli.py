@@ -1,4 +1,4 @@
-"""The command line: ``fastsock serve``, ``down``, ``migrate``, ``top``, ``inspect``.
+"""The command line: ``fastsock serve``, ``down``, ``migrate``, ``roll``, ``top``, ``inspect``.
 
 Nothing heavy is imported before a command needs it, Ray least of all: ``fastsock --help`` is there at once. An error
 that a person can mend is one line on standard error and exit status 1.
@@ -152,6 +152,47 @@ def migrate(
 
 
 @app.command()
+def roll(
+    data_dir: DataDir = None,
+    *,
+    hosts: Annotated[bool, typer.Option("--hosts", help="The processes in which rooms and users live.")] = False,
+    gateways: Annotated[
+        bool, typer.Option("--gateways", help="The gateways, and the replicas that answer HTTP.")
+    ] = False,
+    writers: Annotated[bool, typer.Option("--writers", help="The processes that write to the database.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster (auto: on this machine) that `serve deploy` has deployed to."),
+    ] = None,
+) -> None:
+    """Replace all processes, or those named, by new ones, while people talk.
+
+    They load the code that is installed now, and keep the settings of the start. Nobody sees an error: hosts hand their
+    rooms and users over, sockets of gateways are told to come back, and do so to new ones. A new version whose tables
+    differ needs `fastsock migrate` first.
+
+    With --ray-address it replaces hosts and writers. The gateways of such a cluster are replaced by `serve deploy`
+    of a configuration that has changed, be it by a word in its `runtime_env`: `env_vars: {ROLLED: "today"}`.
+    """
+    chosen = {"hosts": hosts, "gateways": gateways, "writers": writers}
+    if ray_address is None:
+        address = str(_running(data_dir)["ray_address"])
+    else:
+        address = _cluster(ray_address)
+        if gateways:
+            _fail(ValueError("the gateways of a cluster are replaced by `serve deploy`: see fastsock roll --help"))
+    if not any(chosen.values()):
+        chosen = {"hosts": True, "gateways": ray_address is None, "writers": True}
+    from fastsock.core.errors import FastSockError  # noqa: PLC0415 - see the module's docstring
+    from fastsock.launch import roll as replace  # noqa: PLC0415
+
+    try:
+        replace(address, **chosen)
+    except FastSockError as error:
+        _fail(error)
+
+
+@app.command()
 def top(
     data_dir: DataDir = None,
     *,
@@ -205,6 +246,19 @@ def _running(data_dir: Path | None) -> dict[str, Any]:
         _fail(error)
     rayenv.observe(run)
     return run
+
+
+def _cluster(address: str) -> str:
+    """The address of a Ray cluster, if something listens there."""
+    from fastsock.core import rayenv  # noqa: PLC0415 - see the module's docstring
+    from fastsock.core.config import ConfigError  # noqa: PLC0415
+
+    try:
+        rayenv.check_ray(address)
+    except ConfigError as error:
+        _fail(error)
+    rayenv.join()
+    return address
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -281,6 +282,31 @@ def running(data_dir: Path) -> dict[str, Any]:
     if "ray_address" not in run:
         raise refused(f"FastSock on {data_dir} is still starting")
     return run
+
+
+def roll(address: str, *, hosts: bool, gateways: bool, writers: bool) -> None:
+    """Replace parts of what runs on the Ray at this address, and say so line by line.
+
+    Raises:
+        RetryableError: ``actor_unavailable``, nothing answers there, or something does not come back.
+
+    """
+    from actors.runtime import inspection, rolling  # noqa: PLC0415 - see `_start`
+    from fastsock import main  # noqa: PLC0415
+
+    tell = partial(Console(highlight=False).print, soft_wrap=True)
+    began = time.monotonic()
+    inspection.connect(address)
+    try:
+        if writers:
+            rolling.roll_writers(tell)
+        if hosts:
+            rolling.roll_hosts(tell)
+        if gateways:
+            rolling.roll_replicas(main.parts(), tell)
+    finally:
+        inspection.disconnect()
+    tell(f"Done after {time.monotonic() - began:.1f} s.")
 
 
 def migrate(settings: Settings, revision: str | None, *, down: bool) -> str:

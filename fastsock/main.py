@@ -26,6 +26,9 @@ MAX_ONGOING_REQUESTS = 1_000
 HEALTH_PERIOD_S = 5.0
 HEALTH_TIMEOUT_S = 30.0
 """A replica that has not answered for so long is replaced. Generous: replacing one cuts its sockets."""
+SURGE_PERCENT = 100
+"""Of the replicas, so many more run while they are replaced: all new ones are there before the first old one sends its
+sockets away, so none of them comes back to one that goes as well."""
 PLACE_ATTEMPTS = 3
 GOODBYE_S = REQUEST_TIMEOUT_MS / 1000
 
@@ -66,6 +69,7 @@ def gateway_app(settings: dict[str, object]) -> serve.Application:
         name="Gateway",
         num_replicas=Settings.from_wire(settings).gateways,
         max_ongoing_requests=MAX_ONGOING_SOCKETS,
+        max_surge_percent=SURGE_PERCENT,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=0.1,
@@ -81,6 +85,7 @@ def api_app(settings: dict[str, object]) -> serve.Application:
         name="Api",
         num_replicas=Settings.from_wire(settings).api_replicas,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
+        max_surge_percent=SURGE_PERCENT,
         health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=HEALTH_TIMEOUT_S,
         graceful_shutdown_wait_loop_s=0.1,

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from actors.runtime.names import NAMESPACE
 
@@ -23,7 +23,10 @@ CALL_ERRORS = (RayError, TimeoutError, ValueError)
 
 
 class Actors:
-    """Named actors, each looked up once, and again after a call to it has failed."""
+    """Named actors, each looked up once, and again after a call to it has failed for good.
+
+    An actor that is being restarted keeps its identity, so nobody has to be asked for it.
+    """
 
     def __init__(self) -> None:
         self._handles: dict[str, ActorHandle[Any]] = {}
@@ -41,6 +44,8 @@ class Actors:
                 handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
                 self._handles[name] = handle
             return await asyncio.wait_for(getattr(handle, method).remote(*arguments), timeout_s)
+        except ActorUnavailableError:
+            raise
         except CALL_ERRORS:
             self._handles.pop(name, None)
             raise

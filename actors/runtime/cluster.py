@@ -100,6 +100,7 @@ def start_actors(settings: Settings, parts: Parts) -> dict[str, ActorHandle[Any]
             lifetime="detached",
             get_if_exists=True,
             num_cpus=0,
+            scheduling_strategy="SPREAD",  # by itself Ray has put three hosts on one of four nodes
             max_restarts=-1,
             enable_task_events=False,
         )
@@ -151,13 +152,26 @@ def start_applications(settings: Settings, parts: Parts) -> None:
         RuntimeError: an application did not start; Ray's text says why.
 
     """
+    serve.run_many(list(_targets(settings, parts).values()))
+
+
+def start_application(application: str, settings: Settings, parts: Parts) -> None:
+    """Deploy one of them, or replace its replicas, and wait until the new ones run.
+
+    Raises:
+        RuntimeError: it did not start; Ray's text says why.
+
+    """
+    serve.run_many([_targets(settings, parts)[application]])
+
+
+def _targets(settings: Settings, parts: Parts) -> dict[str, serve.RunTarget]:
     wire = settings.to_wire()
-    serve.run_many(
-        [
-            serve.RunTarget(parts.gateway_app(wire), name=names.GATEWAY_APPLICATION, route_prefix=GATEWAY_PREFIX),
-            serve.RunTarget(parts.api_app(wire), name=names.API_APPLICATION, route_prefix=API_PREFIX),
-        ]
-    )
+    gateway, api = names.GATEWAY_APPLICATION, names.API_APPLICATION
+    return {
+        gateway: serve.RunTarget(parts.gateway_app(wire), name=gateway, route_prefix=GATEWAY_PREFIX),
+        api: serve.RunTarget(parts.api_app(wire), name=api, route_prefix=API_PREFIX),
+    }
 
 
 def wait_healthy(host: str, port: int, timeout_s: float = HEALTHY_WITHIN_S) -> None:

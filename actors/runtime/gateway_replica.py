@@ -32,12 +32,17 @@ REPORT_S = 2.0
 async def gateway(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The WebSocket application."""
     assert settings.secret_key is not None, "whoever starts the system resolves the secret"
-    uvicorn_protocol.install()  # Serve starts its server when this has started
     database = Database(settings.database_url_resolved)
     tasks = Tasks()
     try:
         placement, log = await placements.load(database), MessageLog(database)
         shell = GatewayShell(GatewayReads(database), tasks, now_ms)
+
+        def goodbye() -> None:
+            if not shell.closing:
+                shell.close_all()
+
+        uvicorn_protocol.install(goodbye)  # Serve starts its server when this has started
         links = HostLinks(peer_name("gateway"), placement, shell)
         asking = Asking(peer_name("gateway-asks"), placement, log)
         asking.start()

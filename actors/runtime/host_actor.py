@@ -5,7 +5,7 @@ each kind at a time, and tells it what came back. All of that starts in `_pump`,
 have changed the host.
 
 A Ray actor that restarts runs its constructor and nothing else, and a constructor cannot wait; so whatever is called
-first opens the database, reads the placement and leases message ids.
+first opens the database, reads the placement and leases message ids. The constructor sees to it that this is at once.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from actors.commands import Envelope
 from actors.host import Host
 from actors.link import Batch
 from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
+from actors.placement import Placement
 from actors.runtime import names, placements
 from actors.runtime.calls import CALL_ERRORS, Actors, in_short
 from actors.runtime.clock import now_ms
-from actors.runtime.process import settle_in
+from actors.runtime.process import begin, settle_in
 from actors.runtime.tasks import Tasks
 from actors.topics import Read
 from actors.uplinks import decode_answer as decode_uplink_answer
@@ -38,6 +39,7 @@ from fastsock.core.limits import CATCH_UP_PAGE, POLL_HOLD_MS
 from fastsock.db.conversations import Conversations
 from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
+from fastsock.db.placement import PlacementStore
 
 log = structlog.get_logger("fastsock.host")
 
@@ -63,6 +65,7 @@ class HostActor:
         self._tasks = Tasks()
         self._polls: dict[str, asyncio.Event] = {}
         self._reports: dict[str, tuple[int, dict[str, int]]] = {}
+        begin()
 
     def __repr__(self) -> str:
         return f"host-{self._name.rpartition('-')[2]}"
@@ -123,6 +126,44 @@ class HostActor:
     async def current_placement(self) -> bytes:
         await self._started()
         return self._host.placement.encode()
+
+    # --- being replaced ----------------------------------------------------------------------------------------------
+
+    async def settings(self) -> dict[str, object]:
+        """What this host was started with; whoever can ask could run code here as well."""
+        return self._settings.to_wire()
+
+    async def place(self, body: bytes) -> bool:
+        """Store a placement, and learn it; False if what is stored is not the one before it.
+
+        Raises:
+            FastSockError: ``storage_unavailable``; it may have been stored.
+
+        """
+        await self._started()
+        epoch = Placement.decode(body).epoch
+        stored = await PlacementStore(self._database).store(body, epoch, epoch - 1)
+        await self._read_placement()
+        return stored
+
+    async def learn(self) -> int:
+        """Read the stored placement; the epoch that this host knows then."""
+        await self._started()
+        await self._read_placement()
+        return self._host.placement.epoch
+
+    async def drain(self, for_s: float) -> bool:
+        """Take no batch for so many seconds; whether everything that was taken has come to its end.
+
+        If nobody replaces this process within that time, it takes batches again.
+        """
+        await self._started()
+        self._host.drain(now_ms() + int(for_s * 1000))
+        self._host.tick(now_ms())
+        self._pump()
+        return self._host.drained()
+
+    # --- batches -----------------------------------------------------------------------------------------------------
 
     async def receive(self, sender: str, number: int, epoch: int, body: bytes) -> bytes:
         """Take a batch of envelopes; the answer is an encoded `uplinks.Answer`."""
@@ -231,7 +272,10 @@ class HostActor:
         await self._ask("load", answer, lambda states: host.loaded(states, now_ms()), host.load_failed)
 
     async def _check(self, topics: list[str]) -> None:
-        await self._ask("heads", self._log.heads(topics), self._host.checked, self._host.check_failed)
+        host = self._host
+        await self._ask(
+            "heads", self._log.heads(topics), lambda heads: host.checked(heads, now_ms()), host.check_failed
+        )
 
     async def _read(self, read: Read) -> None:
         page = self._log.after(read.topic, read.since, CATCH_UP_PAGE)

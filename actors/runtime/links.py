@@ -170,7 +170,10 @@ class HostLinks:
                 backoff.failed(now_ms())
                 await asyncio.sleep((backoff.ready_at_ms - now_ms()) / 1000)
                 continue
-            backoff.succeeded()
+            if backoff.ready_at_ms:  # it was away, and what waits for it need not find out by itself
+                backoff.succeeded()
+                self._uplinks.retry_now(host)
+                self._flush()
             self._session(host, session)
             if number and number > self._sessions[host][1]:
                 self._sessions[host] = (session, number)

@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from actors.runtime import names
-from actors.runtime.process import settle_in
+from actors.runtime.process import begin, settle_in
 from actors.runtime.writer import Writer
 from fastsock.core.config import Settings
 from fastsock.db.engine import Database
@@ -20,6 +20,7 @@ class PersistenceActor:
         self._name = names.writer(index)
         self._settings = Settings.from_wire(settings)
         self._writer: Writer | None = None
+        begin()
 
     def __repr__(self) -> str:
         return f"persistence-{self._name.rpartition('-')[2]}"

@@ -78,7 +78,9 @@ _MARKERS = Statement(
     SELECT wanted.id, markers.conversation, markers.user_id, markers.read_seq, markers.delivered_seq
     FROM {{wanted}} JOIN members ON members.user_id = wanted.id
     JOIN markers ON markers.conversation = members.conversation AND markers.user_id IN (
-        SELECT furthest.user_id FROM markers AS furthest WHERE furthest.conversation = members.conversation
+        SELECT furthest.user_id FROM markers AS furthest JOIN members AS present
+        ON present.conversation = furthest.conversation AND present.user_id = furthest.user_id
+        WHERE furthest.conversation = members.conversation
         ORDER BY furthest.read_seq DESC LIMIT {MAX_MARKERS_SHOWN})
     """,  # noqa: S608 - a constant
     wanted=_IDS,

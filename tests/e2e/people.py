@@ -68,6 +68,8 @@ class Device:
         self.person = person
         self.number = number
         self.streams: list[Stream] = []
+        self.close_codes: list[int | None] = []
+        """What ended each socket that this device did not close itself."""
         self.ready = asyncio.Event()
         self.socket: ClientConnection | None = None
         self._task = asyncio.create_task(self._run())
@@ -86,7 +88,11 @@ class Device:
                     ping_interval=None,
                     max_size=None,
                 ) as socket:
-                    await self._listen(socket)
+                    try:
+                        await self._listen(socket)
+                    finally:
+                        if not self._closed:
+                            self.close_codes.append(socket.close_code)
             except (OSError, TimeoutError, websockets.exceptions.WebSocketException):
                 pass  # whatever ended it: come back
             self.ready.clear()

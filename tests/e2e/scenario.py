@@ -67,7 +67,9 @@ async def gather_cast(base_url: str, ws_url: str, tag: str) -> Cast:
     return Cast(people, outsider, rooms, [(shuffled[2 * pair], shuffled[2 * pair + 1]) for pair in range(PAIRS)])
 
 
-async def talk(cast: Cast, disturb: Callable[[], Awaitable[None]] | None = None) -> None:
+async def talk(
+    cast: Cast, disturb: Callable[[], Awaitable[None]] | None = None, pace_per_s: float = PACE_PER_S
+) -> None:
     """Everybody says their share of the messages, while ``disturb`` breaks things; then everything is acknowledged."""
     partner = {one.id: other for pair in cast.pairs for one, other in (pair, pair[::-1])}
     rooms_of: dict[int, list[int]] = {person.id: [] for person in cast.people}
@@ -83,7 +85,7 @@ async def talk(cast: Cast, disturb: Callable[[], Awaitable[None]] | None = None)
                 await person.send(name, room_id=rng.choice(rooms_of[person.id]))
             else:
                 await person.send(name, receiver_id=partner[person.id].id)
-            await asyncio.sleep(1 / PACE_PER_S)
+            await asyncio.sleep(1 / pace_per_s)
 
     async with asyncio.TaskGroup() as group:
         for person in cast.people:
