@@ -99,7 +99,7 @@ class Replays(Generic[S]):
         replay = seat.replay
         assert replay is not None, "resuming comes before"
         new = {} if seat.resumed else {name: at - 1 for name, at in standing.joined.items() if name not in wanted}
-        concerned = [name for name in wanted if name in seat.topics] if seat.resumed else sorted(seat.topics)
+        concerned = [*wanted] if seat.resumed else sorted({*wanted, *seat.topics})
         seat.resumed = True
         oldest: dict[str, int] = {}
         for since, bound in ((wanted, MAX_RESUME_ENTRIES), (new, MAX_NEW_ENTRIES)):
@@ -310,7 +310,8 @@ class Replays(Generic[S]):
             return []
         outcome = replay.outcome
         reached = {name: self._topics[name].reached for name in outcome.concerned if name in seat.topics}
-        return [Resumed(seat.socket, outcome.context, reached, outcome.oldest, outcome.left)]
+        left = [name for name in outcome.left if name not in reached]  # some may have been let in again meanwhile
+        return [Resumed(seat.socket, outcome.context, reached, outcome.oldest, left)]
 
     # --- time ----------------------------------------------------------------------------------------------------
 
