@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from sqlalchemy import event, insert
 
@@ -13,6 +14,7 @@ from fastsock.db.engine import Database
 from fastsock.db.log_reads import Page
 from fastsock.db.message_log import MessageLog
 from fastsock.models import markers, members
+from fastsock.schemas import frames
 from fastsock.schemas.log import Entry, Marker, Standing, Subscription
 from fastsock.schemas.names import MAX_ID
 from fastsock.services.reads import GatewayReads
@@ -233,6 +235,22 @@ async def test_a_page_has_all_kinds_and_messages_in_their_present_state(
     page = Page(ROOM, 0, 200)
     assert await log.pages([page]) == {page: everything}
     assert await log.after(ROOM, 0, 200) == everything, "as a catch-up reads it"
+
+
+async def test_a_message_that_was_edited_and_deleted_is_replayed_as_its_deletion_says(log: MessageLog) -> None:
+    [said] = await say(log, ROOM, 1, "said")
+    edit, delete = change("edit", said, 1, "said!"), change("delete", said, 1, at_ms=NOW_MS + 2)
+    target = msgspec.structs.asdict(frames.target_of(said))
+    edit.detail = delete.detail = target
+    await log.append([group(1, edit, delete)])
+    page = Page(ROOM, 0, 3)
+    replayed, _, deletion = (await log.pages([page]))[page]
+    shown = msgspec.structs.asdict(frames.message_of(replayed))
+    assert (shown["content"], shown["edited_at"], shown["deleted"]) == ("", None, True)
+    event, data = frames.event_of(deletion)
+    assert event == "message.delete"
+    assert isinstance(data, dict)
+    assert shown == {**{field: data[field] for field in shown}, "seq": 1}
 
 
 async def test_the_gateway_reads_pages_by_plain_tuples(conversations: Conversations, log: MessageLog) -> None:
