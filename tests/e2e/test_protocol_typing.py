@@ -140,6 +140,8 @@ async def test_typing_at_any_pace_costs_no_message(town: Town) -> None:
     ada, bea = await town.people("ada", "bea")
     room = await town.room(ada, bea)
     wire, other = await opened(town, ada), await opened(town, bea)
+    ack = await wire.post("hello", room_id=room)  # the room is active now: while it loads, only the latest word counts
+    await everybody_is_shown([wire, other], message(ack, ada, "hello"))
     for _ in range(40):
         await wire.say("typing.start", room_id=room)
         await wire.say("typing.stop", room_id=room)
