@@ -83,10 +83,10 @@ class Server:
         return self.process
 
     def start(self) -> Self:
-        """Start, and wait until HTTP answers through the ingress."""
+        """Start, and wait until HTTP answers through the ingress and the server has written down where it runs."""
         process = self.spawn()
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.answers("/readyz"):
+        while not (self.answers("/readyz") and "ray_address" in self.run_file):
             if process.poll() is not None:
                 raise RuntimeError(f"fastsock serve ended with {process.returncode}:\n{self.tail()}")
             if time.monotonic() > deadline:

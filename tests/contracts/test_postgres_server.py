@@ -17,7 +17,8 @@ import pytest
 from tests.postgres import ENVIRONMENT_VARIABLE, PostgresServer
 
 _CHILD = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would we
 from tests.postgres import PostgresServer
 with PostgresServer(own=True) as server:
     print(server._directory, server.port, server._process.pid, flush=True)
