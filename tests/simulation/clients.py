@@ -45,6 +45,8 @@ class ClientSocket(Socket):
         self.resuming: dict[str, int] | None = None
         """What was named in the resume under way."""
         self.has_resumed = False
+        self.rewound: set[str] = set()
+        """What the resume under way is replaying; what it names besides is let in by an entry still to come."""
         self.dead = False
 
     def ready(self, heads: dict[str, int]) -> None:
@@ -120,9 +122,11 @@ class ClientSocket(Socket):
         assert self.resuming is not None, "nobody has asked for a resume"
         since = {} if self.has_resumed else {name: seq - 1 for name, seq in standing.joined.items()}
         self.has_resumed = True
+        self.rewound.clear()
         for name, seq in (since | self.resuming).items():
             if name in reached and seq <= max(reached[name], standing.heads.get(name, 0)):
                 self.last[name] = seq
+                self.rewound.add(name)
                 if not self.client.world.log.is_member(name, self.user, seq):
                     self.ended.add(name)
 
@@ -140,7 +144,7 @@ class ClientSocket(Socket):
                 raise Violation(f"{self.connection_id}: {name} should be reloaded, and is all in the log")
             self.client.positions.pop(name, None)
         for name, seq in reached.items():
-            if name in oldest:
+            if name in oldest or name not in self.rewound:
                 continue
             has = self.client.positions.get(name)
             if has != seq:
