@@ -430,7 +430,8 @@ class Gateway(Generic[S]):
                 seat.left[topic.name] = frame.seq
         topic.passed(frame.seq)
         self._perhaps_linger(topic, now_ms)
-        return [*outputs, *self._replays.passed(topic, frame)]
+        outputs += self._replays.passed(topic, frame)
+        return outputs
 
     def _seats_of(self, user_ids: Iterable[int]) -> list[Seat[S]]:
         users = [user for user_id in user_ids if (user := self._users.get(user_id)) is not None]

@@ -100,10 +100,9 @@ class Topics:
             self._shown[topic] = seq
 
     def check_all(self) -> None:
-        """Find out of every conversation whether somebody else has written to it."""
-        for topic, shown in self._shown.items():
-            for gateway in self.gateways(topic):
-                self.check(topic, gateway, shown)
+        """Find out of every conversation whether somebody else has written to it; `checked` compares."""
+        for topic in self._shown:
+            self._checks.setdefault(topic, {})  # whoever has attached with less keeps its own question
 
     # --- does the log hold more? ---------------------------------------------------------------------------------
 

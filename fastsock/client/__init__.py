@@ -17,7 +17,7 @@ their way. A program that only sends says ``listen=False``; else events wait for
 socket is not read any more. `Client.api` has rooms, members, history, edits: HTTP, typed. What can go wrong is in
 `fastsock.client.errors`; what ends the client is raised by the iterator and by every `Client.send`.
 
-`Core` is all of it without the network: frames and times in, actions out. The simulator drives that one.
+`Core` is all of it without the network: frames and times in, actions out. Tests drive that one.
 """
 
 from __future__ import annotations

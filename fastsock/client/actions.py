@@ -1,4 +1,4 @@
-"""What the core wants done; `Client` does it, or the simulator."""
+"""What the core wants done; `Client` does it, or a test."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The client without its network: frames and times in, actions out.
 
-Sans-IO: no clock, no socket, no randomness of its own. Whoever owns a `Core` (`fastsock.client.client`, the simulator)
+Sans-IO: no clock, no socket, no randomness of its own. Whoever owns a `Core` (`fastsock.client.client`, a test)
 performs the actions in order, tells it what happens (`connected`, `frame`, `closed`), and calls `tick` at
 `next_deadline_ms`. Times are milliseconds of any clock that never goes back.
 

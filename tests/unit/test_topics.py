@@ -201,3 +201,26 @@ def test_a_success_ends_the_pause() -> None:
 def test_an_answer_needs_a_question(what: str) -> None:
     with pytest.raises(AssertionError, match="an answer without a question"):
         Topics().read() if what == "read" else Topics().read_failed(0)
+
+
+def test_a_comparison_of_heads_does_not_forget_who_has_attached_with_less() -> None:
+    topics = attached(("room:1", "ahead"), ("room:1", "behind"))
+    topics.begins("room:1", 7)
+    topics.check("room:1", "behind", 5)
+    topics.check_all()
+    assert topics.next_check(0) == ["room:1"]
+    topics.checked({"room:1": 7})
+    assert topics.next_read(0) == Read("room:1", "behind", 5)
+    topics.read()
+    assert topics.next_read(0) is None
+
+
+def test_a_comparison_of_heads_brings_everybody_what_somebody_else_has_written() -> None:
+    topics = attached(("room:1", "g1"), ("room:1", "g2"))
+    topics.begins("room:1", 7)
+    topics.check_all()
+    assert topics.next_check(0) == ["room:1"]
+    topics.checked({"room:1": 9})
+    for gateway in ("g1", "g2"):
+        assert topics.next_read(0) == Read("room:1", gateway, 7)
+        topics.read()
