@@ -20,8 +20,9 @@ from fastsock.db.engine import Database
 from fastsock.db.message_log import MessageLog
 from fastsock.services.messages import Messages
 from fastsock.services.reads import GatewayReads
-from fastsock.ws import uvicorn_protocol
-from fastsock.ws.endpoint import build_gateway
+from fastsock.ws import uvicorn_frames
+from fastsock.ws.chats import Chats
+from fastsock.ws.endpoint import GatewayApp
 from fastsock.ws.shell import GatewayShell
 
 REPORT_S = 2.0
@@ -38,24 +39,21 @@ async def gateway(settings: Settings) -> AsyncIterator[ASGIApp]:
         placement, log = await placements.load(database), MessageLog(database)
         shell = GatewayShell(GatewayReads(database), tasks, now_ms)
 
-        def goodbye() -> None:
-            if not shell.closing:
-                shell.close_all()
-
-        uvicorn_protocol.install(goodbye)  # Serve starts its server when this has started
         links = HostLinks(peer_name("gateway"), placement, shell)
         asking = Asking(peer_name("gateway-asks"), placement, log)
         asking.start()
         links.start()
         shell.start(links)
         tasks.start(_report(shell, links), "report")
+        chats = Chats(
+            shell,
+            Messages(log, asking),
+            secret=settings.secret_key.get_secret_value(),
+            max_sockets=settings.max_sockets_per_gateway,
+        )
+        uvicorn_frames.install(chats)  # Serve starts its server when this has started
         try:
-            yield build_gateway(
-                shell,
-                Messages(log, asking),
-                secret=settings.secret_key.get_secret_value(),
-                max_sockets=settings.max_sockets_per_gateway,
-            )
+            yield GatewayApp(chats)
         finally:
             await shell.stop()
             await asking.stop()

@@ -141,11 +141,16 @@ TYPING_REPEAT_MS = 2_000
 """The same said again within this time is not forwarded; less than the clients' 3 s, so that theirs always are."""
 AUTHENTICATE_WITHIN_S = 5.0
 """``protocol.md``: a socket without a credential has so long for its first frame."""
+HEARTBEAT_SPOKES = 20
+"""Turns in which the sockets of a gateway are pinged, spread over that interval."""
 HEARTBEAT_S = 20
 """Interval of WebSocket pings from the server (uvicorn's default)."""
 HAPROXY_SILENCE_S = 120
 """HAProxy drops a client that neither sends nor takes anything for so long (Ray: an hour); one that is there answers a
 ping every `HEARTBEAT_S`."""
+GOODBYE_S = 1.0
+"""Where the gateway closes its sockets itself as its server ends, what is left is closed after so long. Serve waits for
+some 4 s (`fastsock.main.gateway_app`), then it cuts."""
 LINGER_S = 10.0
 """A socket that was served to its end and still is there is aborted: so long a close frame's answer may take."""
 OUTBOX_PATIENCE_S = 5.0

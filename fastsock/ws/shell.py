@@ -25,8 +25,9 @@ from fastsock.core.errors import TABLE, FastSockError, error_of
 from fastsock.core.limits import RESUME_WITHIN_MS
 from fastsock.schemas import events
 from fastsock.schemas.log import Subscription
-from fastsock.ws.connection import Counts, TaskOwner
+from fastsock.ws.connection import TaskOwner
 from fastsock.ws.loader import Loader
+from fastsock.ws.outbox import Counts
 from fastsock.ws.resumes import Reads, Resumes
 from fastsock.ws.session import Ask, Tell, close
 from fastsock.ws.socket import Socket
@@ -140,12 +141,12 @@ class GatewayShell:
 
     def _due(self, socket: Socket, what: str, now_ms: int) -> None:
         if what == "expiring":
-            if socket.ready.is_set():
+            if socket.ready:
                 socket.connection.write(events.expiring_frame(socket.expires_at_ms, now_ms))
         elif what == "expired":
             end = close(error_of("token_expired", "the token has expired"))
             self._end(socket, end.code, end.reason)
-        elif not socket.ready.is_set():
+        elif not socket.ready:
             text = f"not ready within {READY_WITHIN_MS / 1000:g} s: try again"
             self._end(socket, TRY_AGAIN_LATER, text)
 
@@ -285,10 +286,10 @@ class GatewayShell:
         now_ms = self.now_ms()
         frame = events.ready_frame(socket.connection_id, socket.user_id, conversations, now_ms)
         socket.connection.write(frame)
-        socket.ready.set()
         if socket.expires_at_ms - EXPIRING_BEFORE_MS <= now_ms:
             socket.connection.write(events.expiring_frame(socket.expires_at_ms, now_ms))
             self._timers.set(socket.connection_id, "expiring", None)
+        socket.greeted()
 
     # --- to be looked at -----------------------------------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from fastsock.ws.connection import Connection
+from fastsock.ws.outbox import Outbox
 from fastsock.ws.session import Session
 
 
@@ -13,14 +13,25 @@ from fastsock.ws.session import Session
 class Socket:
     """One authenticated socket."""
 
-    connection: Connection
+    connection: Outbox
     session: Session
     connection_id: str
     user_id: int
     expires_at_ms: int
     """When its token ends, milliseconds since 1970 UTC."""
     opened_ms: int
-    ready: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when ``session.ready`` was written, or when that will not happen any more."""
+    on_ready: Callable[[], None] | None
+    """Called when ``session.ready`` was written; None once it was."""
     silent: bool = True
     """Whether it has said nothing yet."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether ``session.ready`` was written."""
+        return self.on_ready is None
+
+    def greeted(self) -> None:
+        """``session.ready`` was written."""
+        if self.on_ready is not None:
+            on_ready, self.on_ready = self.on_ready, None
+            on_ready()

@@ -1,8 +1,8 @@
 """uvicorn's WebSocket protocol, with bounds: what a peer can make this process and its kernel hold.
 
 Serve starts the gateway's uvicorn and passes it no ``ws_*`` option, so the place to set them is the protocol's class:
-`install` makes it the one that servers of this process use. Everything works without it too (Serve's Python proxy,
-plain uvicorn, tests); then these bounds are missing, no other.
+`fastsock.ws.uvicorn_frames` makes it the one that servers of this process use for what it does not serve by itself.
+Everything works without it too (Serve's Python proxy, plain uvicorn, tests); then these bounds are missing, no other.
 
 * The kernel's send buffer and uvicorn's are small and fixed, so that a peer which does not read is noticed by its
   outbox (`fastsock.ws.connection`) and not hidden by megabytes below it.
@@ -37,10 +37,10 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import uvicorn.config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from fastsock.core.limits import (
+    GOODBYE_S,
     LINGER_S,
     MAX_MESSAGE_FRAGMENTS,
     MAX_READ_FRAME_BYTES,
@@ -56,11 +56,6 @@ if TYPE_CHECKING:
 FRAME_TOO_LARGE = 1009
 _RESET = struct.pack("ii", 1, 0)
 """``SO_LINGER``, on and for 0 s: the kernel throws away what it holds, and the peer (HAProxy) does so too."""
-
-
-GOODBYE_S = 1.0
-"""Where the application closes its sockets itself, uvicorn closes after so long what is left. Serve waits for some 4 s
-(`main.gateway_app`), then it cuts."""
 
 
 class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -172,12 +167,3 @@ class BoundedWebSocketProtocol(WebSocketsSansIOProtocol):
         """What the kernel knows it by; None if it is something else than a socket."""
         raw: socket.socket | None = self.transport.get_extra_info("socket")
         return raw
-
-
-def install(goodbye: Callable[[], None] | None = None) -> None:
-    """Make it the protocol of every uvicorn that starts in this process from now on.
-
-    ``goodbye`` closes the sockets that the application has, with its own words; None: uvicorn closes them with 1012.
-    """
-    BoundedWebSocketProtocol.goodbye = goodbye
-    uvicorn.config.WS_PROTOCOLS["auto"] = f"{__name__}:{BoundedWebSocketProtocol.__name__}"

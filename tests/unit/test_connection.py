@@ -8,7 +8,8 @@ import pytest
 
 from actors.runtime.tasks import Tasks
 from fastsock.core import limits
-from fastsock.ws.connection import Connection, Counts
+from fastsock.ws.connection import Connection
+from fastsock.ws.outbox import Counts
 
 
 class Server:

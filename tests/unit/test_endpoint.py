@@ -18,9 +18,12 @@ from actors.effects import CutSocket, Failure
 from fastsock.core.errors import error_of
 from fastsock.core.limits import MAX_FRAME_BYTES, REQUEST_TIMEOUT_MS
 from fastsock.schemas import names
-from fastsock.ws import endpoint, shell
+from fastsock.ws import shell
+from fastsock.ws.chats import Chats
 from fastsock.ws.session import Limits
 from tests.unit.ws_world import Peer, World, until, world
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 A, B, C = 1, 2, 3
 
@@ -237,7 +240,7 @@ async def test_authenticating_with_the_first_frame() -> None:
 
 
 async def test_whoever_does_not_say_who_they_are_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "AUTHENTICATE_WITHIN_S", 0.05)
+    monkeypatch.setattr(Chats, "authenticate_within_s", 0.05)
     async with world() as here:
         reason = "no token in the URL, and no session.authenticate within 0.05 s"
         assert await closed(here, "") == (1008, reason)
@@ -248,7 +251,7 @@ async def test_a_peer_that_goes_before_it_has_said_who_it_is() -> None:
         for _ in range(2):
             async with connect(here.url()):
                 pass
-        await until(lambda: here.app._greeting == 0)  # type: ignore[attr-defined]
+        await until(lambda: here.chats.greeting == 0)
         async with here.socket(A) as anna:
             await anna.expect("session.ready")
 
@@ -389,7 +392,7 @@ async def test_going_away_tells_everybody_when_to_come_back() -> None:
 
 
 async def test_a_slow_consumer_is_cut_and_the_others_notice_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "CLOSE_WITHIN_S", 0.2)
+    monkeypatch.setattr(Chats, "close_within_s", 0.2)
     limits = Limits(messages_burst=10_000, frames_burst=10_000)
     async with world(limits=limits) as here, AsyncExitStack() as stack:
         here.log.create_room(42, A, [A, B])

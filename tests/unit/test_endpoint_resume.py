@@ -6,9 +6,13 @@ import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
+
 from fastsock.core.limits import RESUME_PAGE
 from fastsock.schemas.log import Append, Entry
 from tests.unit.ws_world import Peer, World, until, world
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 A, B, C = 1, 2, 3
 HOLD_MS = 250

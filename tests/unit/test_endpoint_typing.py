@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import pytest
+
 from actors.effects import Failure
 from fastsock.core.limits import OUTBOX_EPHEMERAL_SHARE, TYPING_EXPIRES_MS
 from tests.unit.ws_world import Peer, World, until, world
+
+pytestmark = pytest.mark.usefixtures("carrier")
 
 A, B, C = 1, 2, 3
 

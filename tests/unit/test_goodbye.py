@@ -79,8 +79,10 @@ def app(monkeypatch: pytest.MonkeyPatch) -> App:
     return app
 
 
-async def test_the_application_says_goodbye_and_uvicorn_to_whom_it_does_not_know(app: App) -> None:
-    uvicorn_protocol.install(app.goodbye)
+async def test_the_application_says_goodbye_and_uvicorn_to_whom_it_does_not_know(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BoundedWebSocketProtocol, "goodbye", app.goodbye)
     async with running(app) as (server, url), connect(f"{url}/known") as known, connect(f"{url}/other") as other:
         await until(lambda: app.accepted == 2)
         server.should_exit = True
@@ -92,7 +94,6 @@ async def test_the_application_says_goodbye_and_uvicorn_to_whom_it_does_not_know
 
 
 async def test_without_a_goodbye_uvicorn_closes_at_once(app: App) -> None:
-    uvicorn_protocol.install()
     async with running(app) as (server, url), connect(f"{url}/known") as known:
         await until(lambda: app.accepted == 1)
         server.should_exit = True

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import uvicorn
@@ -147,19 +147,6 @@ async def was_reset(peer: socket.socket) -> bool:
     except ConnectionResetError:
         return True
     return False
-
-
-def test_servers_of_this_process_use_it_once_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(uvicorn.config.WS_PROTOCOLS, "auto", uvicorn.config.WS_PROTOCOLS["auto"])
-
-    def used() -> object:
-        config = uvicorn.Config(cast("Any", App), log_config=None)
-        config.load()
-        return config.ws_protocol_class
-
-    assert used() is not BoundedWebSocketProtocol
-    uvicorn_protocol.install()
-    assert used() is BoundedWebSocketProtocol
 
 
 async def test_what_a_peer_does_not_read_stays_small() -> None:

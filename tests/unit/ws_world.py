@@ -14,7 +14,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 import uvicorn
+import uvicorn.config
 from starlette.types import ASGIApp
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -31,7 +33,9 @@ from fastsock.core.errors import FastSockError, error_of
 from fastsock.core.limits import CATCH_UP_PAGE
 from fastsock.core.security import create_access_token
 from fastsock.schemas.log import Append, Entry, Outcome, Standing, Subscription
-from fastsock.ws.endpoint import build_gateway
+from fastsock.ws import uvicorn_frames
+from fastsock.ws.chats import Chats
+from fastsock.ws.endpoint import GatewayApp
 from fastsock.ws.resumes import Page
 from fastsock.ws.session import Limits
 from fastsock.ws.shell import GatewayShell
@@ -40,6 +44,8 @@ from tests.simulation.memory_log import MemoryLog
 SECRET = "a secret of more than thirty-two bytes for the tests"
 HOST = "host-0"
 PEER = "gateway/1"
+CARRIERS = ("asgi", "frames")
+"""Who carries the frames: any ASGI server's ``send`` and ``receive``, or our own sockets on uvicorn's transport."""
 _deliveries: msgspec.msgpack.Decoder[Delivery] = msgspec.msgpack.Decoder(Delivery)
 
 
@@ -149,14 +155,20 @@ class FakeMessages:
     def __init__(self) -> None:
         self.changes: list[tuple[int, int, str | None, str]] = []
         self.error: Exception | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting = 0
 
     async def edit(self, caller: int, message_id: int, content: str, key: str) -> None:
-        self._change(caller, message_id, content, key)
+        await self._change(caller, message_id, content, key)
 
     async def delete(self, caller: int, message_id: int, key: str) -> None:
-        self._change(caller, message_id, None, key)
+        await self._change(caller, message_id, None, key)
 
-    def _change(self, caller: int, message_id: int, content: str | None, key: str) -> None:
+    async def _change(self, caller: int, message_id: int, content: str | None, key: str) -> None:
+        self.waiting += 1
+        await self.gate.wait()
+        self.waiting -= 1
         if self.error is not None:
             raise self.error
         self.changes.append((caller, message_id, content, key))
@@ -177,10 +189,10 @@ class World:
         self.shell = GatewayShell(self, self.tasks, self.clock, hold_ms)
         self.links = InProcess(self.log, self.shell, self.clock)
         self.messages = FakeMessages()
-        self.app: ASGIApp = build_gateway(
-            self.shell, self.messages, secret=SECRET, max_sockets=max_sockets, limits=limits
-        )
+        self.chats = Chats(self.shell, self.messages, secret=SECRET, max_sockets=max_sockets, limits=limits)
+        self.app: ASGIApp = GatewayApp(self.chats)
         self.port = 0
+        self.server: uvicorn.Server
 
     async def subscriptions(self, user_ids: Sequence[int]) -> dict[int, list[Subscription]]:
         self.loads.append(list(user_ids))
@@ -260,16 +272,46 @@ class Peer:
         return self.socket.close_code or 0, self.socket.close_reason or ""
 
 
+class _Chosen:
+    """Which of them the servers of a test have."""
+
+    carrier = CARRIERS[0]
+
+
+@pytest.fixture(params=CARRIERS)
+def carrier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test that uses it is played with each."""
+    monkeypatch.setattr(uvicorn.config, "WS_PROTOCOLS", dict(uvicorn.config.WS_PROTOCOLS))
+    monkeypatch.setattr(_Chosen, "carrier", request.param)
+    monkeypatch.setattr(uvicorn_frames.Upgraded, "chats", None)
+    name: str = request.param
+    return name
+
+
 @asynccontextmanager
 async def world(
-    *, max_sockets: int = 100, limits: Limits | None = None, started: bool = True, hold_ms: int = 0
+    *,
+    max_sockets: int = 100,
+    limits: Limits | None = None,
+    started: bool = True,
+    hold_ms: int = 0,
+    ping_interval_s: float | None = None,
 ) -> AsyncIterator[World]:
     """A running server. Everything of it has ended when the context does, or the test fails."""
     here = World(max_sockets, limits or Limits(), hold_ms)
+    by_frames = _Chosen.carrier == "frames"
+    if by_frames:
+        uvicorn_frames.install(here.chats)
     config = uvicorn.Config(
-        here.app, host="127.0.0.1", port=0, log_level="warning", lifespan="on", ws_ping_interval=None
+        here.app,
+        host="127.0.0.1",
+        port=0,
+        log_level="warning",
+        lifespan="on",
+        ws="auto" if by_frames else "websockets-sansio",
+        ws_ping_interval=ping_interval_s,
     )
-    server = uvicorn.Server(config)
+    here.server = server = uvicorn.Server(config)
     serving = asyncio.create_task(server._serve(None))
     await until(lambda: server.started)
     here.port = server.servers[0].sockets[0].getsockname()[1]
