@@ -22,6 +22,8 @@ from typing import Generic, TypeVar
 import msgspec
 
 from fastsock.core.limits import (
+    LINK_BURST_BATCHES,
+    LINK_PACE_MS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
     MAX_DOWNLINK_BYTES,
@@ -60,14 +62,36 @@ class Backoff:
         self.ready_at_ms = 0
 
 
+class Pace:
+    """When a link may send its next batch: at once at rest, and under load not before there is something to share.
+
+    A bucket of `LINK_BURST_BATCHES` batches, refilled every `LINK_PACE_MS`: whoever sends less often than that never
+    waits, whoever sends more often waits for at most as long.
+    """
+
+    __slots__ = ("_full_at_ms",)
+
+    def __init__(self) -> None:
+        self._full_at_ms = 0
+        """When the bucket is full again."""
+
+    @property
+    def ready_at_ms(self) -> int:
+        return self._full_at_ms - (LINK_BURST_BATCHES - 1) * LINK_PACE_MS
+
+    def sent(self, now_ms: int) -> None:
+        """A batch has left."""
+        self._full_at_ms = max(self._full_at_ms, now_ms) + LINK_PACE_MS
+
+
 class Sender(Generic[T]):
-    """The sending half of a push link: a bounded queue, and at most one batch in flight.
+    """The sending half of a push link: a bounded queue, a pace, and at most one batch in flight.
 
     ``limit_items`` bounds what waits; a batch has at most `MAX_BATCH_ITEMS` items and, if more than one, at most
     `MAX_BATCH_BYTES` by the sizes given to `offer`.
     """
 
-    __slots__ = ("_backoff", "_calling", "_in_flight", "_limit_items", "_number", "_queue")
+    __slots__ = ("_backoff", "_calling", "_in_flight", "_limit_items", "_number", "_pace", "_queue")
 
     def __init__(self, limit_items: int) -> None:
         self._limit_items = limit_items
@@ -76,6 +100,7 @@ class Sender(Generic[T]):
         self._in_flight: Batch[T] | None = None
         self._calling = False
         self._backoff = Backoff()
+        self._pace = Pace()
 
     def __len__(self) -> int:
         """Items that wait or are in flight."""
@@ -93,15 +118,16 @@ class Sender(Generic[T]):
         self._queue.append((item, size_bytes))
 
     def take(self, now_ms: int) -> Batch[T] | None:
-        """The batch to send now, or None: nothing waits, a call is under way, or a retry is not due yet.
+        """The batch to send now, or None: nothing waits, a call is under way, or it is not time yet (`retry_at_ms`).
 
         What was taken is in flight until `delivered` or `failed` is told.
         """
         if self._calling or now_ms < self._backoff.ready_at_ms:
             return None
         if self._in_flight is None:
-            if not self._queue:
+            if not self._queue or now_ms < self._pace.ready_at_ms:
                 return None
+            self._pace.sent(now_ms)
             self._number += 1
             self._in_flight = Batch(self._number, self._gather())
         self._calling = True
@@ -151,7 +177,9 @@ class Sender(Generic[T]):
         """When `take` may have something that it does not have now; None where only `offer` or an answer helps."""
         if self._calling or not len(self):
             return None
-        return self._backoff.ready_at_ms
+        if self._in_flight is not None:
+            return self._backoff.ready_at_ms
+        return max(self._backoff.ready_at_ms, self._pace.ready_at_ms)
 
 
 class Inbox:

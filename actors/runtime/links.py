@@ -31,9 +31,6 @@ from fastsock.core.limits import POLL_HOLD_MS
 log = structlog.get_logger("fastsock.links")
 
 POLL_TIMEOUT_S = POLL_HOLD_MS / 1000 + CALL_TIMEOUT_S
-NAPS_S = 0.005
-"""The least pause of the loop that looks for retries that are due."""
-
 Down = tuple[str, int, list[Delivery]]
 """What a poll is answered with: the session, the batch's number (0: no batch), the deliveries."""
 _down: msgspec.msgpack.Decoder[Down] = msgspec.msgpack.Decoder(Down)
@@ -63,6 +60,9 @@ class HostLinks:
         self._polls: dict[str, asyncio.Task[None]] = {}
         self._sessions: dict[str, tuple[str, int]] = {}
         self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        """When it goes off."""
         self.counts = {"batches_up": 0, "items_up": 0, "batches_down": 0, "items_down": 0, "failed_calls": 0}
 
     @property
@@ -77,9 +77,10 @@ class HostLinks:
     def start(self) -> None:
         """Begin to poll every host of the placement."""
         self._follow(self.placement)
-        self._tasks.start(self._retry(), "links-retry")
 
     async def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         await self._tasks.stop()
 
     def submit(self, envelope: Envelope) -> Failure | None:
@@ -102,10 +103,27 @@ class HostLinks:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        now = now_ms()
         for host in self._uplinks.hosts:
-            taken = self._uplinks.take(host, now_ms())
+            taken = self._uplinks.take(host, now)
             if taken is not None:
                 self._tasks.start(self._push(host, *taken), f"push-{host}")
+        at_ms = self._uplinks.retry_at_ms()
+        if at_ms is not None:
+            self._flush_at(max(at_ms, now + 1), now)
+
+    def _flush_at(self, at_ms: int, now: int) -> None:
+        """Look again at that time, unless that happens earlier anyhow."""
+        if self._timer is not None:
+            if self._timer_ms <= at_ms:
+                return
+            self._timer.cancel()
+        self._timer_ms = at_ms
+        self._timer = asyncio.get_running_loop().call_later((at_ms - now) / 1000, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        self._flush()
 
     async def _push(self, host: str, batch: Batch[Envelope], epoch: int) -> None:
         body = encode_items(batch.items)
@@ -114,6 +132,7 @@ class HostLinks:
         except CALL_ERRORS as error:
             self._call_failed(host, "push", error)
             self._uplinks.failed(host, batch.number, now_ms())
+            self._flush()
             return
         self.counts["batches_up"] += 1
         self.counts["items_up"] += len(batch.items)
@@ -126,14 +145,6 @@ class HostLinks:
         else:
             assert isinstance(answer, Behind)
         self._flush()
-
-    async def _retry(self) -> None:
-        """Wake what waits for its next try."""
-        while True:
-            at = self._uplinks.retry_at_ms()
-            pause_s = 0.1 if at is None else min(max((at - now_ms()) / 1000, NAPS_S), 0.1)
-            await asyncio.sleep(pause_s)
-            self._flush()
 
     # --- placement -------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,9 @@ DEFAULT_PAGE = 50
 
 MAX_UPLINK_ITEMS = 20_000
 """Envelopes waiting at a gateway for one host. At the bound: ``overloaded`` to the sender."""
+LINK_PACE_MS = 16
+LINK_BURST_BATCHES = 4
+"""See `actors.link.Pace`."""
 MAX_BATCH_ITEMS = 2_000
 """Items of one batch on any link: some 10 ms of the receiver's time."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024

@@ -44,6 +44,9 @@ checks, one every 10 s by themselves.
 
 CONNECT_WITHIN_S = 5.0
 
+WORKER_NICENESS = "0"
+"""Ray gives its workers 15, for batch jobs beside other work: then whoever shares the machine goes first, and a message
+waits. Measured on 2 cores with the clients on them too, in `README.md`."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """The node's address is 127.0.0.1, as on macOS: Ray's servers then listen on loopback only. They obey whoever reaches
 them, so a chat server must not show them to its network. Whoever connects to such a Ray needs the variable as well."""
@@ -70,6 +73,7 @@ def variables(settings: Settings, instance_dir: Path, token_file: Path, files: i
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": WORKER_NICENESS,
         **LOOPBACK,
         "RAY_COLOR_PREFIX": "1" if sys.stderr.isatty() else "0",
         # Fixed by default, so that a second Ray on the machine would meet the first one's.

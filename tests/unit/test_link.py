@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors import link
 from actors.link import Backoff, Batch, Downlink, Inbox, Sender
 from fastsock.core.limits import (
+    LINK_BURST_BATCHES,
+    LINK_PACE_MS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
     MAX_DOWNLINK_ITEMS,
@@ -341,3 +345,40 @@ TestPush = LossyPush.TestCase
 TestPush.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestPoll = LossyPoll.TestCase
 TestPoll.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
+
+
+def test_at_rest_a_batch_leaves_at_once_and_under_load_at_a_pace() -> None:
+    sender: Sender[str] = Sender(100)
+    left: list[int] = []
+    for now_ms in range(1_000, 1_200):
+        sender.offer("x", 1)
+        batch = sender.take(now_ms)
+        if batch is not None:
+            left.append(now_ms)
+            sender.delivered(batch.number)
+    burst = [1_000 + index for index in range(LINK_BURST_BATCHES)]
+    assert left[:LINK_BURST_BATCHES] == burst
+    pauses = [after - before for before, after in pairwise(left[LINK_BURST_BATCHES:])]
+    assert set(pauses) == {LINK_PACE_MS}
+    assert sender.retry_at_ms() == left[-1] + LINK_PACE_MS
+
+    rested = 10_000
+    for index in range(20):
+        now_ms = rested + index * LINK_PACE_MS
+        sender.offer("x", 1)
+        batch = sender.take(now_ms)
+        assert batch is not None
+        sender.delivered(batch.number)
+
+
+def test_the_pace_does_not_delay_what_is_sent_again() -> None:
+    sender: Sender[str] = Sender(100)
+    for number in range(1, LINK_BURST_BATCHES + 1):
+        sender.offer("x", 1)
+        batch = sender.take(1_000)
+        assert batch is not None
+        if number < LINK_BURST_BATCHES:
+            sender.delivered(number)
+    sender.failed(LINK_BURST_BATCHES, 1_000)
+    assert sender.retry_at_ms() == 1_000 + RETRY_MIN_MS
+    assert sender.take(1_000 + RETRY_MIN_MS) == batch
