@@ -1,4 +1,4 @@
-"""The command line: ``fastsock serve``, ``down``, ``migrate``, ``roll``, ``top``, ``inspect``.
+"""The command line: ``fastsock serve``, ``down``, ``migrate``, ``roll``, ``top``, ``inspect``, ``bench``.
 
 Nothing heavy is imported before a command needs it, Ray least of all: ``fastsock --help`` is there at once. An error
 that a person can mend is one line on standard error and exit status 1.
@@ -221,6 +221,48 @@ def inspect(name: Annotated[str, typer.Argument(help="room:42, dm:3:7 or user:7"
     try:
         show(run, name)
     except FastSockError as error:
+        _fail(error)
+
+
+@app.command()
+def bench(
+    *,
+    scenario: Annotated[
+        list[str] | None, typer.Option(metavar="fanout|dm|idle|reconnect", help="May be repeated. [default: all]")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="A server that runs. [default: one is started for it]")] = None,
+    rooms: Annotated[int, typer.Option(help="Of fanout.", min=1)] = 10,
+    members: Annotated[int, typer.Option(help="Of each room.", min=2)] = 50,
+    pairs: Annotated[int, typer.Option(help="Of dm.", min=1)] = 500,
+    sockets: Annotated[int, typer.Option(help="Of idle and reconnect.", min=50)] = 1_000,
+    seconds: Annotated[float, typer.Option(help="Of each rate.", min=1)] = 8.0,
+    rate: Annotated[
+        list[float] | None, typer.Option(help="Messages/s; may be repeated. [default: rising until p99 is 250 ms]")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    serve_option: Annotated[
+        list[str] | None, typer.Option(help="Passed on to the server that is started, like --serve-option=--gateways=2")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write everything there.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a plot there (SVG).")] = None,
+) -> None:
+    """Measure a server and count every delivery that it owes; exit status 1 if one is lost, doubled or out of order."""
+    try:
+        from fastsock.bench import run  # noqa: PLC0415 - see the module's docstring
+        from fastsock.bench.crowd import CrowdError  # noqa: PLC0415
+        from fastsock.bench.targets import TargetError  # noqa: PLC0415
+    except ImportError as error:
+        if error.name != "picows":
+            raise
+        typer.echo("fastsock: bench needs picows: pip install 'fastsock[bench]'", err=True)
+        raise typer.Exit(1) from None
+    unknown = set(scenario or ()) - set(run.SCENARIOS)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: not one of {', '.join(run.SCENARIOS)}")
+    plan = run.Plan(scenario or run.SCENARIOS, rooms, members, sockets, pairs, seconds, rate or ())
+    try:
+        raise typer.Exit(run.run(plan, url, database_url, serve_option or (), json, plot))
+    except (CrowdError, TargetError) as error:
         _fail(error)
 
 
