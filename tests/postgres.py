@@ -186,6 +186,13 @@ class PostgresServer:
         psutil.wait_procs(sessions, STOP_TIMEOUT_S)
         self._process = None
 
+    def processes(self) -> list[psutil.Process]:
+        """The server's processes; none where it is not ours."""
+        if self._process is None:
+            return []
+        server = psutil.Process(self._process.pid)
+        return [server, *server.children(recursive=True)]
+
     def log(self) -> str:
         """The end of the server's log."""
         file = self._directory / "server.log"

@@ -14,7 +14,7 @@ import contextlib
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Self
 
@@ -108,7 +108,10 @@ class Client(picows.WSListener):
         topic, seq, due_s, buckets = known
         seen = self.seen
         last = seen.get(topic, seq - 1)
-        seen[topic] = seq if seq == last + 1 else order(last, seq, crowd.faults)
+        if seq == last + 1 or crowd.numbered:
+            seen[topic] = seq if seq == last + 1 else order(last, seq, crowd.faults)
+        elif seq > last:
+            seen[topic] = seq
         bucket = int((clock() - due_s) * BUCKETS_PER_S)
         buckets[bucket if 0 <= bucket < BUCKETS else BUCKETS] += 1
 
@@ -123,9 +126,14 @@ Known = tuple[int, int, float, list[int]]
 
 
 class Crowd:
-    """All clients of the process."""
+    """All clients of the process.
 
-    def __init__(self) -> None:
+    ``numbered``: whether ``seq`` counts the messages of a conversation. Where it does not (a server that has ids only),
+    deliveries are counted, and their order cannot be judged.
+    """
+
+    def __init__(self, numbered: bool) -> None:
+        self.numbered = numbered
         self.clients: list[Client] = []
         self.known: dict[bytes, Known] = {}
         self.heads: dict[int, int] = {}
@@ -248,11 +256,14 @@ class Crowd:
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
-    async def send(self, plan: list[tuple[int, str, int]], rate: float, seconds: float, size: int) -> bytes:
+    async def send(
+        self, plan: list[tuple[int, str, int]], rate: float, seconds: float, size: int, copies: int
+    ) -> bytes:
         """Send at a steady rate, whatever comes back, and count until all that is owed has come: a `Counted`.
 
         ``plan``: who sends where, in turns: the index of a socket, ``room_id`` or ``receiver_id``, and whose.
-        ``size``: characters of a message.
+        ``size``: characters of a message. ``copies``: to how many sockets each is delivered; 0 if
+        that is not to be looked at.
         """
         step, index = Step(), len(self.steps)
         self.steps.append(step)
@@ -278,10 +289,10 @@ class Crowd:
         give_up = clock() + SETTLE_S
         while clock() < give_up:
             answered = step.acked + sum(step.refused.values())
-            if answered >= step.sent and lost(self.heads, (client.seen for client in self.clients)) == 0:
+            if answered >= step.sent and self._owed(step, copies) == 0:
                 break
             await asyncio.sleep(0.05)
-        self.faults.lost = lost(self.heads, (client.seen for client in self.clients))
+        self.faults.lost = self._owed(step, copies)
         deliveries = sum(step.delivery.buckets)
         counted = Counted(
             step.sent,
@@ -299,23 +310,34 @@ class Crowd:
         self.known.clear()
         return msgspec.msgpack.encode(counted)
 
+    def _owed(self, step: Step, copies: int) -> int:
+        """Deliveries that have not come: by the numbers where there are numbers, else by counting."""
+        if copies == 0:
+            return 0
+        if self.numbered:
+            return lost(self.heads, (client.seen for client in self.clients))
+        return max(0, copies * step.acked - sum(step.delivery.buckets))
+
     async def lacking(self) -> int:
-        """What sockets lack of what others have seen."""
-        return lost(self.heads, (client.seen for client in self.clients))
+        """What sockets lack of what others have seen; without numbers, how many conversations they lack some of."""
+        owed = (client.seen for client in self.clients)
+        if self.numbered:
+            return lost(self.heads, owed)
+        return sum(last < self.heads.get(topic, 0) for seen in owed for topic, last in seen.items())
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
 
 
-def main(pipe: Connection) -> None:
+def main(pipe: Connection, numbered: bool) -> None:
     """Do what the parent asks for, until it closes the pipe."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    uvloop.run(_serve(pipe))
+    uvloop.run(_serve(pipe, numbered))
 
 
-async def _serve(pipe: Connection) -> None:
-    crowd, loop = Crowd(), asyncio.get_running_loop()
+async def _serve(pipe: Connection, numbered: bool) -> None:
+    crowd, loop = Crowd(numbered), asyncio.get_running_loop()
     while True:
         try:
             method, args = await loop.run_in_executor(None, pipe.recv)
@@ -335,10 +357,10 @@ class CrowdError(Exception):
 class CrowdProcess:
     """A `Crowd` in a process of its own; as a context manager, ended on leaving."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbered: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=main, args=(theirs,), daemon=True)
+        self._process = context.Process(target=main, args=(theirs, numbered), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -353,9 +375,11 @@ class CrowdProcess:
             raise CrowdError(result)
         return result
 
-    def send(self, plan: list[tuple[int, str, int]], rate: float, seconds: float, size: int) -> Counted:
+    def send(
+        self, plan: Sequence[tuple[int, str, int]], rate: float, seconds: float, size: int, copies: int
+    ) -> Counted:
         """See `Crowd.send`."""
-        return msgspec.msgpack.decode(self.call("send", plan, rate, seconds, size), type=Counted)
+        return msgspec.msgpack.decode(self.call("send", list(plan), rate, seconds, size, copies), type=Counted)
 
     def __enter__(self) -> Self:
         return self

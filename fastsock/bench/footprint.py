@@ -13,7 +13,8 @@ KINDS = (
     ("writer", ("ray::persistence-", "ray::PersistenceActor")),
     ("haproxy", ("haproxy",)),
     ("postgres", ("postgres:", "bin/postgres")),
-    ("redis", ("redis-server",)),
+    ("redis", ("redis-server", "valkey-server")),
+    ("worker", ("multiprocessing.spawn",)),
     ("serve", ("ray::Serve", "ray::Proxy", "ray::HAProxy")),
     ("ray", ("raylet", "gcs_server", "dashboard", "runtime_env", "monitor.py", "ray::")),
 )

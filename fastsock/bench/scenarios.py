@@ -95,13 +95,13 @@ class Bench:
     # --- rates -------------------------------------------------------------------------------------------------------
 
     def _step(
-        self, crowd: CrowdProcess, plan: Sequence[tuple[int, str, int]], rate: float, copies: float, per: float
+        self, crowd: CrowdProcess, plan: Sequence[tuple[int, str, int]], rate: float, copies: int, per: float
     ) -> StepResult:
         """Send at ``rate``; each message is delivered ``copies`` times, and the cost is divided by ``per`` of it."""
         self._shown(f"{rate:,.0f} messages/s, {rate * copies:,.0f} deliveries/s")
         before = self._footprint.cpu_s()
         start = time.monotonic()
-        counted = crowd.send(list(plan), rate, self._seconds, MESSAGE_CHARS)
+        counted = crowd.send(plan, rate, self._seconds, MESSAGE_CHARS, copies)
         used = since(before, self._footprint.cpu_s())
         idle_s = max(0.0, time.monotonic() - start - counted.window_s)
         cost = max(counted.acked * per, 1)
@@ -146,15 +146,15 @@ class Bench:
     def fanout(self, first_per_s: float, rates: Sequence[float] = ()) -> Result:
         """Rooms at a rising rate; ``rates`` (messages/s) instead of a search."""
         people, rooms = self._target.people(), self._target.rooms()
-        members = sum(len(one) for _, one in rooms) / len(rooms)
+        members = len(rooms[0][1])
         plan = [
             (rooms[room][1][turn % len(rooms[room][1])], "room_id", self._room_id(room))
             for turn in range(max(len(one) for _, one in rooms))
             for room in range(len(rooms))
         ]
-        with CrowdProcess() as crowd:
+        with CrowdProcess(self._target.numbered) as crowd:
             self._connect(crowd, people)
-            self._warm(crowd, plan)
+            self._warm(crowd, plan, members)
 
             def step(rate: float) -> StepResult:
                 return self._step(crowd, plan, rate, members, members)
@@ -172,9 +172,9 @@ class Bench:
         """Pairs: at rest, then at a rising rate."""
         people = self._target.people()
         plan = [(one, "receiver_id", people[one ^ 1][0]) for one in range(len(people) - len(people) % 2)]
-        with CrowdProcess() as crowd:
+        with CrowdProcess(self._target.numbered) as crowd:
             self._connect(crowd, people)
-            self._warm(crowd, plan)
+            self._warm(crowd, plan, 2)
             seconds, self._seconds = self._seconds, at_rest_s or self._seconds
             rest = self._step(crowd, plan, AT_REST_PER_S, 2, 1)
             self._seconds = seconds
@@ -191,7 +191,7 @@ class Bench:
         """Sockets that say nothing."""
         people = self._target.people()
         before = self._settled_memory()
-        with CrowdProcess() as crowd:
+        with CrowdProcess(self._target.numbered) as crowd:
             cpu = self._footprint.cpu_s()
             took_s = self._connect(crowd, people)
             cpu_us = {kind: 1e6 * used / len(people) for kind, used in since(cpu, self._footprint.cpu_s()).items()}
@@ -222,17 +222,17 @@ class Bench:
     def reconnect(self, talkers: int = 20) -> Result:
         """All but some talkers are cut at once, miss messages, and come back together."""
         people, rooms = self._target.people(), self._target.rooms()
-        with CrowdProcess() as crowd:
+        with CrowdProcess(self._target.numbered) as crowd:
             self._connect(crowd, people)
             inside: dict[int, int] = {}
             for room, members in rooms:
                 for member in members:
                     inside.setdefault(member, room)
             plan = [(talker, "room_id", inside[talker]) for talker in range(talkers) if talker in inside]
-            self._warm(crowd, plan)
+            self._warm(crowd, plan, len(rooms[0][1]))
             self._shown(f"cutting {len(people) - talkers:,} sockets")
             crowd.call("cut", talkers)
-            crowd.send(plan, 20.0, 2.0, MESSAGE_CHARS)
+            crowd.send(plan, 20.0, 2.0, MESSAGE_CHARS, 0)
             self._shown("all of them come back")
             cpu = self._footprint.cpu_s()
             tokens = [token for _, token in people[talkers:]]
@@ -257,8 +257,9 @@ class Bench:
         took_s: float = crowd.call("connect", self._target.ws_url, list(people), CONNECTS_AT_ONCE)
         return took_s
 
-    def _warm(self, crowd: CrowdProcess, plan: Sequence[tuple[int, str, int]]) -> None:
+    def _warm(self, crowd: CrowdProcess, plan: Sequence[tuple[int, str, int]], copies: int) -> None:
         """Have every conversation spoken in once, so that each is in memory."""
         self._shown("warming up")
         wanted = {whom: (sender, to, whom) for sender, to, whom in plan}
-        crowd.send(list(wanted.values()), max(50.0, len(wanted) / 5), len(wanted) / max(50.0, len(wanted) / 5), 40)
+        rate = max(50.0, len(wanted) / 5)
+        crowd.send(list(wanted.values()), rate, len(wanted) / rate, 40, copies)

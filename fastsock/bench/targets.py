@@ -42,6 +42,8 @@ class Target(Protocol):
     """A server, with people and rooms."""
 
     name: str
+    numbered: bool
+    """Whether ``seq`` counts the messages of a conversation, without holes: only then can order be judged."""
 
     @property
     def ws_url(self) -> str:
@@ -75,6 +77,8 @@ def free_port() -> int:
 
 class Running:
     """A server that runs already, at ``url`` (``http://host:port``). ``done`` is called for each account made."""
+
+    numbered = True
 
     def __init__(self, url: str, people: int, rooms: Sequence[Sequence[int]], done: Callable[[], None]) -> None:
         self.name = url
@@ -130,6 +134,7 @@ class Started:
     """
 
     name = "fastsock"
+    numbered = True
 
     def __init__(
         self,

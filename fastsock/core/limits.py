@@ -36,6 +36,9 @@ MAX_UPLINK_ITEMS = 20_000
 LINK_PACE_MS = 16
 LINK_BURST_BATCHES = 4
 """See `actors.link.Pace`."""
+FLUSH_PACE_US = 80
+FLUSH_MAX_MS = 40
+"""See `fastsock.ws.broadcast`."""
 MAX_BATCH_ITEMS = 2_000
 """Items of one batch on any link: some 10 ms of the receiver's time."""
 MAX_BATCH_BYTES = 4 * 1024 * 1024
