@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import msgspec
 
 from actors.commands import LinkCommand, Origin
-from actors.link import Backoff
+from actors.link import Backoff, Pace
 from fastsock.core.limits import MAX_APPEND_ENTRIES, MAX_BATCH_BYTES, STORAGE_PATIENCE_MS
 from fastsock.schemas.log import Append, Entry, Outcome
 
@@ -49,7 +49,18 @@ class AppendBatch(msgspec.Struct, frozen=True, array_like=True):
 class Appender:
     """The entries of one host that wait for one writer, and the batch that is on its way there."""
 
-    __slots__ = ("_backoff", "_body", "_calling", "_count", "_epoch", "_groups", "_in_flight", "_number", "_queued")
+    __slots__ = (
+        "_backoff",
+        "_body",
+        "_calling",
+        "_count",
+        "_epoch",
+        "_groups",
+        "_in_flight",
+        "_number",
+        "_pace",
+        "_queued",
+    )
 
     def __init__(self) -> None:
         self._queued: dict[str, deque[Waiting]] = {}
@@ -61,6 +72,7 @@ class Appender:
         self._calling = False
         self._count = 0
         self._backoff = Backoff()
+        self._pace = Pace()
 
     def __len__(self) -> int:
         """Entries that wait or are in flight."""
@@ -72,13 +84,13 @@ class Appender:
         self._count += 1
 
     def take(self, epoch: int, head_of: Callable[[str], int], now_ms: int) -> tuple[int, bytes] | None:
-        """``(number, bytes)`` of the batch to send now; None: nothing waits, a call is under way, no retry is due."""
+        """``(number, bytes)`` of the batch to send now; None: nothing waits, one is under way, or it is not time."""
         if self._calling or now_ms < self._backoff.ready_at_ms:
             return None
         if not self._in_flight:
-            if not self._queued:
+            if not self._queued or now_ms < self._pace.ready_at_ms:
                 return None
-            self._gather()
+            self._pace.sent(self._gather(), now_ms)
             self._number += 1
             self._groups = [
                 Append(conversation, head_of(conversation), [waiting.entry for waiting in group])
@@ -91,7 +103,8 @@ class Appender:
         self._calling = True
         return self._number, self._body
 
-    def _gather(self) -> None:
+    def _gather(self) -> int:
+        """Take what goes into the next batch; how many entries that are."""
         entries, total = 0, 0
         for conversation in list(self._queued):
             queue = self._queued[conversation]
@@ -105,8 +118,9 @@ class Appender:
             if group:
                 self._in_flight[conversation] = group
             if queue:
-                return
+                break
             del self._queued[conversation]
+        return entries
 
     def answered(self, outcomes: list[list[Outcome]]) -> list[tuple[str, list[tuple[Waiting, Outcome]]]]:
         """The batch came to this: per conversation, each entry with its outcome, in order."""
@@ -157,7 +171,9 @@ class Appender:
 
     def retry_at_ms(self) -> int | None:
         """When `take` may have something that it does not have now; None where only `add` or an answer helps."""
-        return None if self._calling or not self._count else self._backoff.ready_at_ms
+        if self._calling or not self._count:
+            return None
+        return self._backoff.ready_at_ms if self._in_flight else max(self._backoff.ready_at_ms, self._pace.ready_at_ms)
 
     def oldest_ms(self) -> int | None:
         """Since when the longest waiting entry waits whose requester still hopes; None if there is none.

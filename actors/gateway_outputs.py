@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from actors.commands import Envelope
 from actors.effects import Failure
@@ -13,30 +14,26 @@ S = TypeVar("S")
 """A socket's handle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(msgspec.Struct, frozen=True, gc=False):
     """Send this envelope to whoever owns its name; if it cannot be queued, say so with `Gateway.refused`."""
 
     envelope: Envelope
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSubscriptions:
+class LoadSubscriptions(msgspec.Struct, frozen=True, gc=False):
     """Read this user's memberships, and say so with `Gateway.subscriptions_loaded` (or ``.._failed``)."""
 
     user_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ready(Generic[S]):
+class Ready(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """Greet the socket with ``session.ready``: ``(conversation, seq, unread)`` of each, by their internal names."""
 
     socket: S
     conversations: list[tuple[str, int, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Write(Generic[S]):
+class Write(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """Write the text frame to each of the sockets. The collection does not change later.
 
     What is ``ephemeral`` a socket that is slow does not get.
@@ -47,8 +44,7 @@ class Write(Generic[S]):
     ephemeral: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPage:
+class ReadPage(msgspec.Struct, frozen=True, gc=False):
     """Read what follows ``since`` in the log, up to ``upto``, and say so: `Gateway.page_read` or ``page_failed``."""
 
     conversation: str
@@ -56,16 +52,14 @@ class ReadPage:
     upto: int
 
 
-@dataclass(frozen=True, slots=True)
-class Feed(Generic[S]):
+class Feed(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """Write the text frames to the socket as fast as it takes them, and say so with `Gateway.fed`."""
 
     socket: S
     payloads: list[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Resumed(Generic[S]):
+class Resumed(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """The socket has been shown all that its resume was about: tell it with ``session.resumed``."""
 
     socket: S
@@ -78,24 +72,21 @@ class Resumed(Generic[S]):
     """What is not the user's (any more)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """The request with this context was answered: JSON."""
 
     context: object
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """The request with this context came to nothing."""
 
     context: object
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Decline(Generic[S]):
+class Decline(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """What the socket has said with ``event``, and waits for no answer to, was refused: tell it."""
 
     socket: S
@@ -103,8 +94,7 @@ class Decline(Generic[S]):
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Close(Generic[S]):
+class Close(msgspec.Struct, Generic[S], frozen=True, gc=False):
     """Close the socket with this code."""
 
     socket: S

@@ -589,6 +589,11 @@ class Host:
         """The batch to send to another host now, and its epoch."""
         return self.uplinks.take(host, now_ms)
 
+    def send_at_ms(self) -> int | None:
+        """When `next_append` or `next_forward` may have something that it does not have now, if nothing happens."""
+        times = [self.uplinks.retry_at_ms(), *(appender.retry_at_ms() for appender in self._appenders)]
+        return min((at for at in times if at is not None), default=None)
+
     # --- time ----------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> None:
@@ -648,8 +653,7 @@ class Host:
             self._activations.load_at_ms(),
             self._topics.retry_at_ms(),
             self.ids.retry_at_ms(),
-            self.uplinks.retry_at_ms(),
-            *(appender.retry_at_ms() for appender in self._appenders),
+            self.send_at_ms(),
             *(since + STORAGE_PATIENCE_MS for since in oldest if since is not None),
             self._downlinks.gone_at_ms(),
             self._recalls.retry_at_ms(),

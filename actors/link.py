@@ -23,6 +23,8 @@ import msgspec
 
 from fastsock.core.limits import (
     LINK_BURST_BATCHES,
+    LINK_PACE_ITEM_MS,
+    LINK_PACE_MAX_MS,
     LINK_PACE_MS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
@@ -65,23 +67,26 @@ class Backoff:
 class Pace:
     """When a link may send its next batch: at once at rest, and under load not before there is something to share.
 
-    A bucket of `LINK_BURST_BATCHES` batches, refilled every `LINK_PACE_MS`: whoever sends less often than that never
-    waits, whoever sends more often waits for at most as long.
+    A call between two processes costs some 3 ms of CPU (both ends together), whatever it carries. So a batch has to be
+    paid for with time: `LINK_PACE_MS`, and `LINK_PACE_ITEM_MS` for each of its items, which is how a link knows load
+    from rest, up to `LINK_PACE_MAX_MS`; the price is for one link, so whoever has several pays for all of them. There
+    is credit for a burst of `LINK_BURST_BATCHES` small ones: whoever sends a few messages never waits.
     """
 
-    __slots__ = ("_full_at_ms",)
+    __slots__ = ("_paid_at_ms",)
 
     def __init__(self) -> None:
-        self._full_at_ms = 0
-        """When the bucket is full again."""
+        self._paid_at_ms = 0
+        """When everything that was sent is paid for."""
 
     @property
     def ready_at_ms(self) -> int:
-        return self._full_at_ms - (LINK_BURST_BATCHES - 1) * LINK_PACE_MS
+        return self._paid_at_ms - (LINK_BURST_BATCHES - 1) * (LINK_PACE_MS + LINK_PACE_ITEM_MS)
 
-    def sent(self, now_ms: int) -> None:
-        """A batch has left."""
-        self._full_at_ms = max(self._full_at_ms, now_ms) + LINK_PACE_MS
+    def sent(self, items: int, now_ms: int, links: int = 1) -> None:
+        """A batch of so many items has left, on one of so many links of this process."""
+        price_ms = min(links * (LINK_PACE_MS + LINK_PACE_ITEM_MS * items), LINK_PACE_MAX_MS)
+        self._paid_at_ms = max(self._paid_at_ms, now_ms) + price_ms
 
 
 class Sender(Generic[T]):
@@ -117,19 +122,19 @@ class Sender(Generic[T]):
         """Queue an item that was taken in before and recalled from another link: no bound refuses it a second time."""
         self._queue.append((item, size_bytes))
 
-    def take(self, now_ms: int) -> Batch[T] | None:
+    def take(self, now_ms: int, links: int = 1) -> Batch[T] | None:
         """The batch to send now, or None: nothing waits, a call is under way, or it is not time yet (`retry_at_ms`).
 
-        What was taken is in flight until `delivered` or `failed` is told.
+        What was taken is in flight until `delivered` or `failed` is told. ``links``: how many such links there are.
         """
         if self._calling or now_ms < self._backoff.ready_at_ms:
             return None
         if self._in_flight is None:
             if not self._queue or now_ms < self._pace.ready_at_ms:
                 return None
-            self._pace.sent(now_ms)
             self._number += 1
             self._in_flight = Batch(self._number, self._gather())
+            self._pace.sent(len(self._in_flight.items), now_ms, links)
         self._calling = True
         return self._in_flight
 

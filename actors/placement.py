@@ -30,6 +30,8 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True):
 
     def owner(self, name: str) -> str:
         """The host on which ``name`` lives."""
+        if len(self.hosts) == 1:
+            return self.hosts[0]
         return self.pins.get(name) or _table(self.hosts)[shard_of(name)]
 
     def moved_since(self, before: Placement) -> Callable[[str], bool]:

@@ -101,7 +101,7 @@ class Uplinks:
 
     def take(self, host: str, now_ms: int) -> tuple[Batch[Envelope], int] | None:
         """The batch to send to this host now, with the epoch by which it was routed; None as `Sender.take`."""
-        batch = self._senders[host].take(now_ms)
+        batch = self._senders[host].take(now_ms, len(self._senders))
         return None if batch is None else (batch, self.placement.epoch)
 
     def answered(self, host: str, number: int, answer: Answer, now_ms: int) -> list[Envelope]:

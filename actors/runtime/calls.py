@@ -43,7 +43,9 @@ class Actors:
             if handle is None:
                 handle = await asyncio.to_thread(ray.get_actor, name, NAMESPACE)
                 self._handles[name] = handle
-            return await asyncio.wait_for(getattr(handle, method).remote(*arguments), timeout_s)
+            answer = getattr(handle, method).remote(*arguments)
+            async with asyncio.timeout(timeout_s):  # unlike wait_for it starts no task
+                return await answer
         except ActorUnavailableError:
             raise
         except CALL_ERRORS:

@@ -26,6 +26,7 @@ from actors.link import Batch
 from actors.persistence import Committed, NotCommitted, OldEpoch, decode_answer
 from actors.placement import Placement
 from actors.runtime import names, placements
+from actors.runtime.alarm import Alarm
 from actors.runtime.calls import CALL_ERRORS, Actors, in_short
 from actors.runtime.clock import now_ms
 from actors.runtime.process import begin, settle_in
@@ -61,6 +62,8 @@ class HostActor:
         self._name = names.host(index)
         self._settings = Settings.from_wire(settings)
         self._starting: asyncio.Task[None] | None = None
+        self._ready = False
+        self._alarm = Alarm(self._pump)
         self._actors = Actors()
         self._tasks = Tasks()
         self._polls: dict[str, asyncio.Event] = {}
@@ -73,6 +76,8 @@ class HostActor:
     # --- starting ------------------------------------------------------------------------------------------------
 
     async def _started(self) -> None:
+        if self._ready:
+            return
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
         try:
@@ -98,6 +103,7 @@ class HostActor:
         log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)
         await self._lease(self._host.next_lease(now_ms()) or 0)
         self._tasks.start(self._tick(), "tick")
+        self._ready = True
 
     # --- what is called from outside -------------------------------------------------------------------------------
 
@@ -223,6 +229,7 @@ class HostActor:
         if host.placement_suspect:
             host.placement_suspect = False
             self._tasks.start(self._read_placement(), "placement")
+        self._alarm.set(host.send_at_ms(), now)
 
     async def _tick(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from actors.commands import Envelope
 from actors.effects import Delivery, Failure
 from actors.link import Backoff, Batch
 from actors.placement import Placement, shard_of
+from actors.runtime.alarm import Alarm
 from actors.runtime.calls import CALL_ERRORS, CALL_TIMEOUT_S, Actors, in_short
 from actors.runtime.clock import now_ms
 from actors.runtime.tasks import Tasks
@@ -60,9 +61,7 @@ class HostLinks:
         self._polls: dict[str, asyncio.Task[None]] = {}
         self._sessions: dict[str, tuple[str, int]] = {}
         self._flush_scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ms = 0
-        """When it goes off."""
+        self._alarm = Alarm(self._flush)
         self.counts = {"batches_up": 0, "items_up": 0, "batches_down": 0, "items_down": 0, "failed_calls": 0}
 
     @property
@@ -79,8 +78,7 @@ class HostLinks:
         self._follow(self.placement)
 
     async def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.stop()
         await self._tasks.stop()
 
     def submit(self, envelope: Envelope) -> Failure | None:
@@ -108,22 +106,7 @@ class HostLinks:
             taken = self._uplinks.take(host, now)
             if taken is not None:
                 self._tasks.start(self._push(host, *taken), f"push-{host}")
-        at_ms = self._uplinks.retry_at_ms()
-        if at_ms is not None:
-            self._flush_at(max(at_ms, now + 1), now)
-
-    def _flush_at(self, at_ms: int, now: int) -> None:
-        """Look again at that time, unless that happens earlier anyhow."""
-        if self._timer is not None:
-            if self._timer_ms <= at_ms:
-                return
-            self._timer.cancel()
-        self._timer_ms = at_ms
-        self._timer = asyncio.get_running_loop().call_later((at_ms - now) / 1000, self._due)
-
-    def _due(self) -> None:
-        self._timer = None
-        self._flush()
+        self._alarm.set(self._uplinks.retry_at_ms(), now)
 
     async def _push(self, host: str, batch: Batch[Envelope], epoch: int) -> None:
         body = encode_items(batch.items)

@@ -33,11 +33,14 @@ DEFAULT_PAGE = 50
 
 MAX_UPLINK_ITEMS = 20_000
 """Envelopes waiting at a gateway for one host. At the bound: ``overloaded`` to the sender."""
-LINK_PACE_MS = 16
+LINK_PACE_MS = 12
+LINK_PACE_ITEM_MS = 1
+LINK_PACE_MAX_MS = 40
 LINK_BURST_BATCHES = 4
 """See `actors.link.Pace`."""
 FLUSH_PACE_US = 80
-FLUSH_MAX_MS = 40
+FLUSH_MIN_MS = 1
+FLUSH_MAX_MS = 32
 """See `fastsock.ws.broadcast`."""
 MAX_BATCH_ITEMS = 2_000
 """Items of one batch on any link: some 10 ms of the receiver's time."""

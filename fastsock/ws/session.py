@@ -9,7 +9,7 @@ and on in spite of ``rate_limited`` (`Limits.refusals_burst`, 4029).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from actors.commands import Send, Typing
 from fastsock.core.errors import TABLE, FastSockError, PolicyError, ProtocolError, error_of
@@ -20,8 +20,7 @@ from fastsock.schemas.log import CLIENT_KEY, SERVER_KEY
 # --- limits ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, gc=False):
     """How fast one socket may speak. A burst is tokens of a bucket, a rate refills it (tokens a second)."""
 
     messages_burst: int = 50
@@ -53,8 +52,7 @@ MAX_CLOSE_REASON_BYTES = 123
 # --- actions -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """Hand ``command`` to the actor ``name``; its answer becomes an ack, its failure an error about ``event``."""
 
     name: str
@@ -63,16 +61,14 @@ class Ask:
     client_msg_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True, gc=False):
     """Hand ``command`` to the actor ``name``; nobody misses it, and it is answered only where it is refused."""
 
     name: str
     command: Typing
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """Edit the message, or delete it where ``content`` is None; a failure becomes an error about ``event``.
 
     There is no ack: the conversation's ``message.update`` or ``message.delete`` reaches this socket too.
@@ -85,29 +81,25 @@ class Change:
     client_msg_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True, gc=False):
     """Show the socket what follows these numbers, by internal names of conversations."""
 
     wanted: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True, gc=False):
     """Let the socket live as long as this token, if it is one of the same user."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """Write this frame, UTF-8 text, to this socket."""
 
     frame: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class CloseSocket:
+class CloseSocket(msgspec.Struct, frozen=True, gc=False):
     """Close this socket."""
 
     code: int

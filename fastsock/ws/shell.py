@@ -12,9 +12,9 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from actors import gateway as gw
@@ -61,8 +61,7 @@ class Uplinks(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """Whose question it was, for when it is answered."""
 
     socket: Socket

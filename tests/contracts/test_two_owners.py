@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from actors.commands import Send
 from actors.placement import Placement
-from fastsock.core.limits import COMPARE_HEADS_MS
+from fastsock.core.limits import COMPARE_HEADS_MS, LINK_PACE_MAX_MS
 from fastsock.db.engine import Database
 from tests.contracts.resume_client import Afresh, Client
 from tests.contracts.resume_gateways import LiveGateway
@@ -89,6 +89,7 @@ async def test_both_send_by_turns(db: Database) -> None:
     world = SplitWorld(db)
     await world.begin()
     for turn in range(20):
+        world.now_ms += LINK_PACE_MAX_MS
         world.send(turn % 4, ROOMS[0])
         await world.settle()
     assert world.fenced >= 18, "the first finds an empty room, and each host loads it once"

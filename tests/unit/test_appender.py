@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import settings
@@ -11,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actors import appender as module
 from actors.appender import AppendBatch, Appender, Waiting
 from actors.commands import Origin, Send
-from fastsock.core.limits import RETRY_MIN_MS, STORAGE_PATIENCE_MS
+from fastsock.core.limits import LINK_PACE_MAX_MS, RETRY_MIN_MS, STORAGE_PATIENCE_MS
 from fastsock.schemas.log import Append, Duplicate, Entry, Fenced, Outcome, Stored
 from tests.simulation.memory_log import MemoryLog
 
@@ -33,6 +35,23 @@ def appender(*entries: Waiting) -> Appender:
 def take(made: Appender, now_ms: int = 0, epoch: int = 1, **heads: int) -> AppendBatch | None:
     taken = made.take(epoch, lambda conversation: heads.get(conversation.replace(":", ""), 0), now_ms)
     return None if taken is None else _batches.decode(taken[1])
+
+
+def test_under_load_a_batch_waits_for_more_and_a_repeated_one_does_not() -> None:
+    made = Appender()
+    left = []
+    for now_ms in range(1_000, 2_000):
+        made.add(waiting(now_ms, "room:1"))
+        if take(made, now_ms) is not None:
+            left.append(now_ms)
+            made.answered([[Stored(1)] * len(made)])
+    pauses = [after - before for before, after in pairwise(left)]
+    assert (pauses[0], pauses[-1]) == (1, LINK_PACE_MAX_MS)
+    made.add(waiting(1, "room:1"))
+    assert made.retry_at_ms() == left[-1] + LINK_PACE_MAX_MS
+    assert take(made, left[-1] + LINK_PACE_MAX_MS) is not None
+    made.failed(left[-1] + LINK_PACE_MAX_MS)
+    assert made.retry_at_ms() == left[-1] + LINK_PACE_MAX_MS + RETRY_MIN_MS
 
 
 def groups(batch: AppendBatch | None) -> list[tuple[str, int, list[int]]]:
@@ -89,8 +108,8 @@ def test_a_batch_is_bounded_in_bytes_but_one_entry_always_travels(monkeypatch: p
         each = waiting(number, f"room:{room}")
         each.entry.content = "x" * size
         made.add(each)
-    batches = []
-    while (batch := take(made)) is not None:
+    batches: list[list[tuple[str, int, list[int]]]] = []
+    while (batch := take(made, now_ms=len(batches) * LINK_PACE_MAX_MS)) is not None:
         batches.append(groups(batch))
         made.answered([[Stored(1)] * len(group.entries) for group in batch.groups])
     assert batches == [

@@ -30,6 +30,7 @@ from actors.uplinks import Accepted, Behind, Stale
 from fastsock.core.limits import (
     CATCH_UP_PAGE,
     ID_BLOCK,
+    LINK_PACE_MAX_MS,
     MAX_CONNECTIONS_PER_USER,
     MAX_MAILBOX,
     PASSIVATE_AFTER_MS,
@@ -285,6 +286,7 @@ def test_an_overflowing_gateway_starts_anew_from_the_log(monkeypatch: pytest.Mon
     before = rig.session("g1")
     for number in range(7):
         rig.tell("g2", ROOM, send(1, str(number)))
+        rig.pass_time(LINK_PACE_MAX_MS)
         rig.pump()
         rig.poll("g2")
     assert (rig.host.stats()["lost_downlinks"], rig.host.stats()["topics"]) == (1, 1)

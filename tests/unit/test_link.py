@@ -13,6 +13,8 @@ from actors import link
 from actors.link import Backoff, Batch, Downlink, Inbox, Sender
 from fastsock.core.limits import (
     LINK_BURST_BATCHES,
+    LINK_PACE_ITEM_MS,
+    LINK_PACE_MAX_MS,
     LINK_PACE_MS,
     MAX_BATCH_BYTES,
     MAX_BATCH_ITEMS,
@@ -97,7 +99,7 @@ def test_a_batch_is_bounded_in_items() -> None:
     assert batch is not None
     assert batch.items == list(range(MAX_BATCH_ITEMS))
     push.delivered(1)
-    assert push.take(0) == Batch(2, [MAX_BATCH_ITEMS])
+    assert push.take(LINK_PACE_MAX_MS) == Batch(2, [MAX_BATCH_ITEMS])
 
 
 def test_a_batch_is_bounded_in_bytes_but_one_item_always_travels() -> None:
@@ -347,28 +349,49 @@ TestPoll = LossyPoll.TestCase
 TestPoll.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 
 
-def test_at_rest_a_batch_leaves_at_once_and_under_load_at_a_pace() -> None:
-    sender: Sender[str] = Sender(100)
-    left: list[int] = []
-    for now_ms in range(1_000, 1_200):
-        sender.offer("x", 1)
-        batch = sender.take(now_ms)
+def drive(sender: Sender[str], start_ms: int, for_ms: int, every_ms: int, links: int = 1) -> list[tuple[int, int]]:
+    """Offer an item so often, and answer at once; when batches left, and with how many items."""
+    left: list[tuple[int, int]] = []
+    for now_ms in range(start_ms, start_ms + for_ms):
+        if (now_ms - start_ms) % every_ms == 0:
+            sender.offer("x", 1)
+        batch = sender.take(now_ms, links)
         if batch is not None:
-            left.append(now_ms)
+            left.append((now_ms, len(batch.items)))
             sender.delivered(batch.number)
-    burst = [1_000 + index for index in range(LINK_BURST_BATCHES)]
-    assert left[:LINK_BURST_BATCHES] == burst
-    pauses = [after - before for before, after in pairwise(left[LINK_BURST_BATCHES:])]
-    assert set(pauses) == {LINK_PACE_MS}
-    assert sender.retry_at_ms() == left[-1] + LINK_PACE_MS
+    return left
 
-    rested = 10_000
-    for index in range(20):
-        now_ms = rested + index * LINK_PACE_MS
-        sender.offer("x", 1)
-        batch = sender.take(now_ms)
-        assert batch is not None
-        sender.delivered(batch.number)
+
+def test_at_rest_a_batch_leaves_at_once() -> None:
+    left = drive(Sender(100), 1_000, 1_000, LINK_PACE_MS + LINK_PACE_ITEM_MS)
+    assert left == [(now_ms, 1) for now_ms in range(1_000, 2_000, LINK_PACE_MS + LINK_PACE_ITEM_MS)]
+
+
+def test_a_burst_leaves_at_once_and_what_follows_at_a_pace() -> None:
+    left = drive(Sender(1_000), 1_000, 1_000, 1)
+    assert left[:LINK_BURST_BATCHES] == [(1_000 + index, 1) for index in range(LINK_BURST_BATCHES)]
+    pauses = {after - before for (before, _), (after, _) in pairwise(left[-10:])}
+    assert pauses == {LINK_PACE_MAX_MS}
+
+
+def test_the_more_is_sent_the_longer_a_batch_waits_for_more() -> None:
+    pauses = []
+    for every_ms in (10, 5, 3, 2):
+        left = [now_ms for now_ms, _ in drive(Sender(1_000), 1_000, 5_000, every_ms)]
+        pauses.append((left[-1] - left[100]) / (len(left) - 101))
+    assert pauses == sorted(pauses)
+    assert LINK_PACE_MS <= pauses[0] < pauses[-1] <= LINK_PACE_MAX_MS
+
+
+def test_who_has_several_links_pays_for_all_of_them() -> None:
+    one, three = (len(drive(Sender(100), 1_000, 3_000, 10, links)) for links in (1, 3))
+    assert 2 * three < one
+
+
+def test_retry_at_says_when_the_next_batch_may_leave() -> None:
+    sender: Sender[str] = Sender(1_000)
+    last, _ = drive(sender, 1_000, 500, 1)[-1]
+    assert sender.retry_at_ms() == last + LINK_PACE_MAX_MS
 
 
 def test_the_pace_does_not_delay_what_is_sent_again() -> None:

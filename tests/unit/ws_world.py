@@ -27,6 +27,7 @@ from actors.effects import Delivery, Failure
 from actors.host import Host
 from actors.link import Batch
 from actors.placement import Placement
+from actors.runtime.alarm import Alarm
 from actors.runtime.clock import now_ms as real_now_ms
 from actors.runtime.tasks import Tasks
 from fastsock.core.errors import FastSockError, error_of
@@ -56,6 +57,7 @@ class InProcess:
         self.log = log
         self.shell = shell
         self.now_ms = now_ms
+        self._alarm = Alarm(self.pump)
         self.full: Failure | None = None
         """What every submission comes to instead, where the links are full."""
         self.silent = False
@@ -102,6 +104,7 @@ class InProcess:
             pass
         while (batch := self._poll()) is not None:
             self.shell.deliveries([_deliveries.decode(item) for item in batch.items])
+        self._alarm.set(host.send_at_ms(), now)
 
     def _once(self, host: Host, now: int) -> bool:
         wanted = host.next_load(now)
