@@ -5,11 +5,13 @@ redis-py with hiredis, asyncpg with prepared statements, memberships kept in mem
 
 * A message is committed, then published, then acknowledged: nobody is shown what is not stored. That is one INSERT, one
   commit, one PUBLISH and one frame written per recipient and worker.
+* Every socket has a bounded queue and a task that writes what is in it, so that nobody waits for a reader who is slow,
+  and who does not read is cut off.
 * ``room:42`` is a channel to which a worker subscribes while it has members of that room, ``user:7`` likewise.
 * A socket that comes back names the last id it has of each conversation, and is sent what follows.
 
 What it leaves out costs it nothing here: order between workers, numbers without holes, a message that is sent twice,
-slow consumers, resuming without a gap between what is replayed and what is live. Clients of FastSock can talk to it:
+rate limits, resuming without a gap between what is replayed and what is live. Clients of FastSock can talk to it:
 events and fields are the same, ``seq`` is the message's id.
 
     REDIS_BASELINE_DATABASE=postgresql://... REDIS_BASELINE_REDIS=redis://... REDIS_BASELINE_SECRET=... \\
@@ -21,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +39,8 @@ DATABASE_VARIABLE, REDIS_VARIABLE, SECRET_VARIABLE = (
 CONNECTIONS = 10
 """Of one worker to PostgreSQL."""
 MAX_REPLAY = 1_000
+MAX_WAITING = 1_000
+"""Frames that wait for one socket."""
 
 TABLES = """
 CREATE TABLE users (id bigserial PRIMARY KEY, email text NOT NULL UNIQUE);
@@ -104,6 +108,35 @@ def _between(one: int, other: int) -> str:
     return f"dm:{min(one, other)}:{max(one, other)}"
 
 
+class Socket:
+    """One client: what waits for it, and who writes it."""
+
+    def __init__(self, socket: WebSocket) -> None:
+        self._socket = socket
+        self._waiting: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
+        self._writer = asyncio.create_task(self._write())
+
+    def put(self, text: str) -> None:
+        """Have it written after all that was put before; a slow consumer is cut off."""
+        try:
+            self._waiting.put_nowait(text)
+        except asyncio.QueueFull:
+            self._writer.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._socket.send_text(await self._waiting.get())
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # it has gone; its reader cleans up
+        except asyncio.CancelledError:
+            with suppress(RuntimeError):
+                await self._socket.close(1013)
+
+    def end(self) -> None:
+        self._writer.cancel()
+
+
 class Worker:
     """One process: its sockets by channel, and its connections."""
 
@@ -111,7 +144,7 @@ class Worker:
         self._pool = pool
         self._redis = connection
         self._pubsub = connection.pubsub(ignore_subscribe_messages=True)
-        self._channels: dict[str, set[WebSocket]] = {}
+        self._channels: dict[str, set[Socket]] = {}
         self._secret = os.environ[SECRET_VARIABLE]
 
     async def listen(self) -> None:
@@ -119,38 +152,37 @@ class Worker:
         await self._pubsub.subscribe("nobody")  # it reads nothing before it has subscribed to something
         async for message in self._pubsub.listen():
             text = message["data"].decode()
-            for socket in list(self._channels.get(message["channel"].decode(), ())):
-                try:
-                    await socket.send_text(text)
-                except (WebSocketDisconnect, RuntimeError):
-                    continue  # it has gone; its own task cleans up
+            for socket in self._channels.get(message["channel"].decode(), ()):
+                socket.put(text)
 
-    async def serve(self, socket: WebSocket) -> None:
+    async def serve(self, client: WebSocket) -> None:
         """One socket, from its handshake to its end."""
-        await socket.accept()
+        await client.accept()
         try:
-            token = socket.query_params.get("token", "")
+            token = client.query_params.get("token", "")
             user_id = int(jwt.decode(token, self._secret, ["HS256"])["sub"])
         except (jwt.InvalidTokenError, ValueError):
-            await socket.close(1008)
+            await client.close(1008)
             return
         rows = await self._pool.fetch(ROOMS, user_id)
         channels = [f"user:{user_id}", *(f"room:{row['room_id']}" for row in rows)]
+        socket = Socket(client)
         await self._join(socket, channels)
         try:
             conversations = [
                 {"conversation": f"room:{row['room_id']}", "seq": row["last"], "unread": 0} for row in rows
             ]
-            await socket.send_text(_event("session.ready", {"user_id": user_id, "conversations": conversations}))
+            socket.put(_event("session.ready", {"user_id": user_id, "conversations": conversations}))
             rooms = {row["room_id"] for row in rows}
             while True:
-                await self._frame(socket, user_id, rooms, await socket.receive_text())
+                await self._frame(socket, user_id, rooms, await client.receive_text())
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:
+            socket.end()
             await self._leave(socket, channels)
 
-    async def _frame(self, socket: WebSocket, user_id: int, rooms: set[int], text: str) -> None:
+    async def _frame(self, socket: Socket, user_id: int, rooms: set[int], text: str) -> None:
         try:
             frame = _frames.decode(text)
             if frame.event == "message.send":
@@ -158,12 +190,12 @@ class Worker:
             elif frame.event == "session.resume":
                 await self._resume(socket, user_id, rooms, _resumes.decode(frame.data).conversations)
         except (msgspec.MsgspecError, ValueError) as error:
-            await socket.send_text(_event("error", {"code": "bad_frame", "message": str(error)}))
+            socket.put(_event("error", {"code": "bad_frame", "message": str(error)}))
 
-    async def _send(self, socket: WebSocket, user_id: int, rooms: set[int], message: _Send) -> None:
+    async def _send(self, socket: Socket, user_id: int, rooms: set[int], message: _Send) -> None:
         if message.room_id is not None:
             if message.room_id not in rooms:
-                await socket.send_text(_event("error", {"code": "not_a_member", "message": "not a member"}))
+                socket.put(_event("error", {"code": "not_a_member", "message": "not a member"}))
                 return
             conversation = f"room:{message.room_id}"
             channels = [conversation]
@@ -198,26 +230,26 @@ class Worker:
             "room_id": message.room_id,
             "receiver_id": message.receiver_id,
         }
-        await socket.send_text(_event("message.ack", ack))
+        socket.put(_event("message.ack", ack))
 
-    async def _resume(self, socket: WebSocket, user_id: int, rooms: set[int], since: Mapping[str, int]) -> None:
+    async def _resume(self, socket: Socket, user_id: int, rooms: set[int], since: Mapping[str, int]) -> None:
         for name, last in since.items():
             kind, _, number = name.partition(":")
             if kind == "room" and int(number) not in rooms:
                 continue
             conversation = name if kind == "room" else _between(user_id, int(number))
             for row in await self._pool.fetch(AFTER, conversation, last, MAX_REPLAY):
-                await socket.send_text(_event("message.receive", _shown(dict(row))))
-        await socket.send_text(_event("session.resumed", {"complete": True}))
+                socket.put(_event("message.receive", _shown(dict(row))))
+        socket.put(_event("session.resumed", {"complete": True}))
 
-    async def _join(self, socket: WebSocket, channels: Sequence[str]) -> None:
+    async def _join(self, socket: Socket, channels: Sequence[str]) -> None:
         new = [channel for channel in channels if channel not in self._channels]
         for channel in channels:
             self._channels.setdefault(channel, set()).add(socket)
         if new:
             await self._pubsub.subscribe(*new)
 
-    async def _leave(self, socket: WebSocket, channels: Sequence[str]) -> None:
+    async def _leave(self, socket: Socket, channels: Sequence[str]) -> None:
         empty = []
         for channel in channels:
             sockets = self._channels[channel]
