@@ -16,7 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from fastsock.core.config import Settings, refused
-from fastsock.core.limits import HAPROXY_RECEIVE_BYTES, HAPROXY_SEND_BYTES, HAPROXY_SILENCE_S
+from fastsock.core.limits import (
+    HAPROXY_RECEIVE_BYTES,
+    HAPROXY_SEND_BYTES,
+    HAPROXY_SILENCE_S,
+    MAX_BATCH_BYTES,
+)
 
 RESERVED_FILES = 400
 """Descriptors a gateway or HAProxy needs besides sockets: Ray's connections, logs, the database."""
@@ -47,6 +52,11 @@ CONNECT_WITHIN_S = 5.0
 WORKER_NICENESS = "0"
 """Ray gives its workers 15, for batch jobs beside other work: then whoever shares the machine goes first, and a message
 waits. Measured on 2 cores with the clients on them too, in `README.md`."""
+CONTROL_LOOP_S = "0.5"
+"""Serve's controller looks at its deployments so often; Ray's own 0.1 s cost 3 % of a core, all the time."""
+INLINE_BYTES = str(2 * MAX_BATCH_BYTES)
+"""Up to here arguments and answers travel in the call itself; above Ray's own 100 KB they take the way through the
+object store, with its extra calls, and a busy link's batches are above it."""
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """The node's address is 127.0.0.1, as on macOS: Ray's servers then listen on loopback only. They obey whoever reaches
 them, so a chat server must not show them to its network. Whoever connects to such a Ray needs the variable as well."""
@@ -82,6 +92,8 @@ def variables(settings: Settings, instance_dir: Path, token_file: Path, files: i
         # The application runs on the replica's own event loop: a frame crosses no thread.
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": CONTROL_LOOP_S,
+        "RAY_max_direct_call_object_size": INLINE_BYTES,
         **RECOVERY,
         # How long a replica serves on while load balancers forget it: 30 s of Ray's own. Here the only balancer is
         # HAProxy on the same machine. With 0 s it still sent sockets to replicas that had closed their port, and tried
@@ -95,7 +107,7 @@ def variables(settings: Settings, instance_dir: Path, token_file: Path, files: i
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_BINARY_PATH": str(_haproxy(instance_dir, (metrics_port, stats_port))),
             "RAY_SERVE_HAPROXY_MAXCONN": str(haproxy_connections(files)),
-            "RAY_SERVE_HAPROXY_NBTHREAD": str(min(4, os.cpu_count() or 1)),
+            "RAY_SERVE_HAPROXY_NBTHREAD": str(max(1, min(4, (os.cpu_count() or 1) // 2))),
             "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_AFTER_S),
             "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(HAPROXY_SILENCE_S),
             "RAY_SERVE_PORT_QUARANTINE_S": str(PORT_QUARANTINE_S),
