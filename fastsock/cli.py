@@ -78,8 +78,12 @@ def serve(
         ),
     ] = None,
     writers: Annotated[
-        int | None,
-        typer.Option(help="Processes that write to the database. [dim]\\[FASTSOCK_WRITERS; default: 1][/]"),
+        str | None,
+        typer.Option(
+            metavar="N|beside-hosts",
+            help="Processes that write to the database, or none: each host writes for itself."
+            " [dim]\\[FASTSOCK_WRITERS; default: 1][/]",
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,

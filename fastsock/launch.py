@@ -173,7 +173,7 @@ def _start(instance: Instance) -> None:
     with _step(console, "Starting Ray"):
         address = cluster.start_ray(settings, instance.directory, dashboard_port)
         _catch_signals()  # Ray has set a handler of its own
-    with _step(console, f"Starting {settings.writers} persistence and {settings.hosts} host actors"):
+    with _step(console, f"Starting {settings.writer_actors} persistence and {settings.hosts} host actors"):
         instance.actors = cluster.start_actors(settings, parts)
         cluster.start_serve(settings)
         cluster.wait_ready(instance.actors)
@@ -188,7 +188,7 @@ def _start(instance: Instance) -> None:
         "dashboard": f"http://{settings.dashboard_host}:{dashboard_port}" if settings.ray_address is None else None,
         "hosts": settings.hosts,
         "gateways": settings.gateways,
-        "writers": settings.writers,
+        "writers": settings.writer_actors,
     }
     datadir.write_run(settings.data_dir, instance.run)
 

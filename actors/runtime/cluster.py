@@ -89,7 +89,7 @@ def start_actors(settings: Settings, parts: Parts) -> dict[str, ActorHandle[Any]
     wire = settings.to_wire()
     # Any: Ray's stubs take the actor class that `ray.remote` makes for an instance of the class
     wanted: list[tuple[str, Any, int]] = [
-        *((names.writer(index), parts.persistence_actor, index) for index in range(settings.writers)),
+        *((names.writer(index), parts.persistence_actor, index) for index in range(settings.writer_actors)),
         *((names.host(index), parts.host_actor, index) for index in range(settings.hosts)),
     ]
     return {

@@ -4,6 +4,10 @@ The shell takes what the host offers (appends, loads, checks, reads, leases, bat
 each kind at a time, and tells it what came back. All of that starts in `_pump`, which runs after everything that may
 have changed the host.
 
+Appends go to a persistence actor, or to a `Writer` in this process (``--writers beside-hosts``): one port, bytes in and
+bytes out. Beside the host a message at rest saves a call, and everything else stays as it is: the log's fence keeps
+hosts apart, whoever writes.
+
 A Ray actor that restarts runs its constructor and nothing else, and a constructor cannot wait; so whatever is called
 first opens the database, reads the placement and leases message ids. The constructor sees to it that this is at once.
 """
@@ -31,6 +35,7 @@ from actors.runtime.calls import CALL_ERRORS, Actors, in_short
 from actors.runtime.clock import now_ms
 from actors.runtime.process import begin, settle_in
 from actors.runtime.tasks import Tasks
+from actors.runtime.writer import Writer
 from actors.topics import Read
 from actors.uplinks import decode_answer as decode_uplink_answer
 from actors.uplinks import decode_items, encode_answer, encode_items
@@ -63,6 +68,8 @@ class HostActor:
         self._settings = Settings.from_wire(settings)
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
+        self._beside: Writer | None = None
+        """The writer of this host, where there are no persistence actors."""
         self._alarm = Alarm(self._pump)
         self._actors = Actors()
         self._tasks = Tasks()
@@ -98,7 +105,10 @@ class HostActor:
             await database.close()
             raise
         incarnation = uuid4().hex[:8]
-        limits = self._settings.writers, self._settings.max_connections_per_user
+        self._writers = max(1, self._settings.writer_actors)
+        if not self._settings.writer_actors:
+            self._beside = Writer(MessageLog(Database(self._settings.database_url_resolved, pool_size=1)))
+        limits = self._writers, self._settings.max_connections_per_user
         self._host = Host(self._name, incarnation, placement, *limits)
         log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)
         await self._lease(self._host.next_lease(now_ms()) or 0)
@@ -112,7 +122,13 @@ class HostActor:
         await self._started()
         self._drop_old_reports()
         reports = {peer: figures for peer, (_, figures) in self._reports.items()}
-        about = {"pid": os.getpid(), "failed_tasks": self._tasks.failures, "gateway_reports": reports}
+        about: dict[str, object] = {
+            "pid": os.getpid(),
+            "failed_tasks": self._tasks.failures,
+            "gateway_reports": reports,
+        }
+        if self._beside is not None:
+            about["writer_beside"] = {"pid": os.getpid(), **self._beside.figures(f"{self._name} (beside)")}
         return {**self._host.stats(), **about}
 
     async def report(self, peer: str, figures: dict[str, int]) -> None:
@@ -208,7 +224,7 @@ class HostActor:
             event = self._polls.get(peer)
             if event is not None:
                 event.set()
-        for writer in range(self._settings.writers):
+        for writer in range(self._writers):
             append = host.next_append(writer, now)
             if append is not None:
                 self._tasks.start(self._append(writer, *append), "append")
@@ -241,7 +257,7 @@ class HostActor:
     async def _append(self, writer: int, number: int, body: bytes) -> None:
         name = names.writer(writer)
         try:
-            answer = decode_answer(await self._actors.call(name, "append", body))
+            answer = decode_answer(await (self._beside.append(body) if self._beside else self._call(name, body)))
         except CALL_ERRORS as error:
             log.warning("append failed", writer=name, batch=number, error=in_short(error))
             self._host.append_failed(writer, now_ms())
@@ -255,6 +271,10 @@ class HostActor:
                 log.warning("append not committed", writer=name, batch=number, error=answer.failure.message)
                 self._host.append_failed(writer, now_ms())
         self._pump()
+
+    async def _call(self, writer: str, body: bytes) -> bytes:
+        answer: bytes = await self._actors.call(writer, "append", body)
+        return answer
 
     async def _ask(
         self, what: str, answer: Awaitable[T], told: Callable[[T], None], failed: Callable[[int], None]

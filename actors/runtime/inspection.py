@@ -38,16 +38,20 @@ def disconnect() -> None:
 
 
 def survey(hosts: int, writers: int) -> dict[str, list[dict[str, Any]]]:
-    """The figures of every host, writer and gateway; one that does not answer is listed with an ``error``."""
+    """The figures of every host, writer and gateway; one that does not answer is listed with an ``error``.
+
+    Writers beside hosts are listed with the others.
+    """
     asked = [names.host(index) for index in range(hosts)] + [names.writer(index) for index in range(writers)]
     answers = {name: _ask(name) for name in asked}
     host_rows = [answers[names.host(index)] for index in range(hosts)]
     gateways: dict[str, dict[str, Any]] = {}
     for row in host_rows:
         gateways.update(row.pop("gateway_reports", {}))
+    beside = [row.pop("writer_beside") for row in host_rows if "writer_beside" in row]
     return {
         "hosts": host_rows,
-        "writers": [answers[names.writer(index)] for index in range(writers)],
+        "writers": [*(answers[names.writer(index)] for index in range(writers)), *beside],
         "gateways": [{"gateway": peer, **figures} for peer, figures in sorted(gateways.items())],
     }
 

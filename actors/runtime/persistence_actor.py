@@ -27,8 +27,7 @@ class PersistenceActor:
 
     async def ready(self) -> dict[str, object]:
         """Figures for ``fastsock top``; the first call opens the database."""
-        writer = self._open()
-        return {"writer": self._name, "pid": os.getpid(), "entries_waiting": writer.waiting, **writer.counts}
+        return {"pid": os.getpid(), **self._open().figures(self._name)}
 
     async def append(self, body: bytes) -> bytes:
         """Commit a host's batch: bytes of an `AppendBatch` in, of a `persistence.Answer` out, after COMMIT."""

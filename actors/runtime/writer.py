@@ -42,6 +42,10 @@ class Writer:
         """Entries that wait or are being committed."""
         return len(self._commits)
 
+    def figures(self, name: str) -> dict[str, object]:
+        """For ``fastsock top``."""
+        return {"writer": name, "entries_waiting": self.waiting, **self.counts}
+
     async def append(self, body: bytes) -> bytes:
         """Commit a host's batch; answered after COMMIT, or when it is known not to have happened."""
         ticket = self._commits.offer(body)

@@ -110,6 +110,10 @@ def without_password(url: str) -> str:
     return _PASSWORD.sub(r"\1***@", url, count=1)
 
 
+BESIDE_HOSTS: Literal["beside-hosts"] = "beside-hosts"
+Writers = Annotated[int, Field(ge=1, le=64)] | Literal["beside-hosts"]
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Frozen; build it with `load`, or in another process with `from_wire`."""
 
@@ -127,8 +131,8 @@ class Settings(BaseSettings):
     api_replicas: int = Field(default=1, ge=1, le=64)
     hosts: int = Field(default_factory=default_hosts, ge=1, le=256)
     """Host actors: processes in which rooms and users live. May change from one start to the next."""
-    writers: int = Field(default=1, ge=1, le=64)
-    """Persistence actors; more than 1 pays with PostgreSQL only."""
+    writers: Writers = 1
+    """Persistence actors, more than 1 of which pay with PostgreSQL only; or none, and a writer inside of each host."""
     database_url: str | None = Field(default=None, repr=False)
     """None: a SQLite file in `data_dir`. See `database_url_resolved`."""
     data_dir: Path = Field(default_factory=default_data_dir)
@@ -205,6 +209,11 @@ class Settings(BaseSettings):
         return plain
 
     @property
+    def writer_actors(self) -> int:
+        """How many persistence actors there are; 0 where each host has a writer of its own."""
+        return self.writers if isinstance(self.writers, int) else 0
+
+    @property
     def database_url_resolved(self) -> str:
         """The URL for SQLAlchemy's asyncio engine."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / DATABASE_FILE}"
@@ -230,6 +239,13 @@ class Settings(BaseSettings):
         if secret is not None and len(secret.get_secret_value()) < MIN_SECRET_CHARS:
             raise ValueError(f"it has {len(secret.get_secret_value())} of at least {MIN_SECRET_CHARS} characters")
         return secret
+
+    @field_validator("writers", mode="before")
+    @classmethod
+    def _writers(cls, value: object) -> object:
+        if value == BESIDE_HOSTS or isinstance(value, int) or str(value).isdecimal():
+            return value
+        raise ValueError(f"neither a number of persistence actors nor {BESIDE_HOSTS!r}")
 
     @field_validator("log_level", mode="before")
     @classmethod

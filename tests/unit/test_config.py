@@ -83,6 +83,18 @@ def test_the_environment_goes_before_the_file_whichever_name_each_uses(
     assert Settings.load().database_url == "postgresql+asyncpg://environment/db"
 
 
+def test_writers_are_actors_or_beside_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSOCK_WRITERS", "2")
+    assert (Settings.load().writers, Settings.load().writer_actors) == (2, 2)
+    monkeypatch.setenv("FASTSOCK_WRITERS", "beside-hosts")
+    settings = Settings.from_wire(Settings.load().to_wire())
+    assert (settings.writers, settings.writer_actors) == ("beside-hosts", 0)
+    monkeypatch.setenv("FASTSOCK_WRITERS", "beside")
+    refusal = "FASTSOCK_WRITERS is 'beside': neither a number of persistence actors nor 'beside-hosts'"
+    with pytest.raises(ConfigError, match=refusal):
+        Settings.load()
+
+
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTSOCK_PORT", "")
     assert Settings.load().port == 8000
