@@ -209,7 +209,8 @@ class HostActor:
         if batch is None and current == session:
             event = self._polls[peer] = asyncio.Event()
             with suppress(TimeoutError):  # nothing has come: an empty answer, and the gateway polls again
-                await asyncio.wait_for(event.wait(), POLL_HOLD_MS / 1000)
+                async with asyncio.timeout(POLL_HOLD_MS / 1000):
+                    await event.wait()
             if self._polls.get(peer) is event:
                 del self._polls[peer]
             current, batch = self._host.poll(peer, session, acknowledged, now_ms())
