@@ -52,6 +52,13 @@ async def test_nothing_is_appended_by_nothing(log: MessageLog) -> None:
     assert await log.heads([]) == {}
 
 
+async def test_what_means_something_in_an_array_is_stored_as_it_was(log: MessageLog) -> None:
+    texts = ["NULL", "null", "{}", "{1,NULL}", '{"a"}', ",", '"', "\\", '\\"', "\\N", " spaced ", "two\nlines", "'; --"]
+    entries = [message(ROOM, 1, text) for text in texts]
+    await log.append([group(0, *entries)])
+    assert [entry.content for entry in await all_of(log, ROOM)] == texts
+
+
 async def test_an_entry_is_read_back_as_it_was(log: MessageLog) -> None:
     entry = Entry(
         conversation="dm:1:2",
