@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     """What access tokens are signed with. At least 32 characters, the same on every start."""
     access_token_ttl_s: int = Field(default=24 * 3600, ge=60, le=366 * 24 * 3600)
     max_sockets_per_gateway: int = Field(default=10_000, ge=10, le=1_000_000)
-    """Above it a new socket is closed with 1013. Each needs a file descriptor and some 50 KB."""
+    """Above it a new socket is closed with 1013. Each needs a file descriptor and some 20 KB."""
     max_connections_per_user: int = Field(default=MAX_CONNECTIONS_PER_USER, ge=1, le=1_000)
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
