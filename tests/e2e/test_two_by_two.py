@@ -1,4 +1,7 @@
-"""Two gateways, two hosts, real sockets; on SQLite and on PostgreSQL; with and without something being killed."""
+"""Two gateways, two hosts, real sockets; on SQLite and on PostgreSQL; with and without something being killed.
+
+On PostgreSQL also with a writer inside of each host instead of a persistence actor.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,22 @@ KILL_AFTER_S = 2.0
 """From the first message to the first kill: some 600 of the 2,000 messages are on their way by then."""
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "postgresql beside-hosts"])
 def two_by_two(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Server, str]]:
     """A server with two gateways and two hosts, and the address of its database."""
-    directory = tmp_path_factory.mktemp(request.param) / "fastsock"
-    if request.param == "sqlite":
+    backend, _, writers = request.param.partition(" ")
+    directory = tmp_path_factory.mktemp(backend) / "fastsock"
+    if backend == "sqlite":
         url = f"sqlite+aiosqlite:///{directory / 'data' / 'fastsock.db'}"
         environment = {}
     else:
         postgres: PostgresServer = request.getfixturevalue("postgres")
         url = postgres.create_database()
         environment = {"FASTSOCK_DATABASE_URL": url}
-    with Server(directory, "--gateways", "2", "--hosts", "2", environment=environment) as server:
+    shape = ["--gateways", "2", "--hosts", "2", "--writers", writers or "1"]
+    with Server(directory, *shape, environment=environment) as server:
         yield server, url
 
 
@@ -80,8 +85,8 @@ async def test_nothing_is_lost_when_a_host_persistence_and_a_gateway_are_killed(
     before = await survey(server)
 
     async def kill_three() -> None:
-        victims = [before["hosts"][0]["pid"], before["writers"][0]["pid"], before["gateways"][0]["pid"]]
-        for pid in victims:
+        victims = [before[kind][0]["pid"] for kind in ("hosts", "writers", "gateways")]
+        for pid in dict.fromkeys(victims):  # a writer beside a host is the host
             await asyncio.sleep(KILL_AFTER_S)  # the scenario: one after the other, in the middle of the talk
             os.kill(pid, signal.SIGKILL)
 
@@ -91,6 +96,8 @@ async def test_nothing_is_lost_when_a_host_persistence_and_a_gateway_are_killed(
         after = await survey(server)
         assert after["hosts"][0]["pid"] != before["hosts"][0]["pid"]
         assert after["writers"][0]["pid"] != before["writers"][0]["pid"]
+        beside = {writer["pid"] for writer in after["writers"]} & {host["pid"] for host in after["hosts"]}
+        assert len(beside) == (len(after["hosts"]) if len(after["writers"]) > 1 else 0)
         assert sum(len(device.streams) for person in cast.everybody for device in person.devices) > 26
     finally:
         for person in cast.everybody:
