@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -12,10 +13,10 @@ import psutil
 import pytest
 from rich.console import Console
 
-from fastsock.bench import plot, report
+from fastsock.bench import plot, report, scenarios
 from fastsock.bench.crowd import Client, Crowd, Step, clock, topic_of
 from fastsock.bench.footprint import Footprint, kind_of, since
-from fastsock.bench.scenarios import Result, StepResult
+from fastsock.bench.scenarios import Bench, Result, StepResult
 from fastsock.bench.tally import Counted, Faults, Latencies, Summary, lost, order
 from fastsock.bench.targets import plan_rooms
 
@@ -88,6 +89,66 @@ def test_processes_cost_time_and_memory() -> None:
     assert kind == same
     assert cpu_s > 0
     assert memory > 2**20
+
+
+class Here:
+    """A server that is this process, with ten people; or one whose processes are not known."""
+
+    name, numbered, ws_url = "here", True, "ws://127.0.0.1:1"
+
+    def __init__(self, *processes: psutil.Process) -> None:
+        self._processes = processes
+
+    def people(self) -> list[tuple[int, str]]:
+        return [(user_id, "token") for user_id in range(10)]
+
+    def rooms(self) -> list[tuple[int, list[int]]]:
+        return []
+
+    def processes(self) -> Iterable[psutil.Process]:
+        return self._processes
+
+
+class Weight:
+    """Clients that cost this process 1 MiB each while they are connected."""
+
+    def __init__(self, _numbered: bool) -> None:
+        self.held = bytearray()
+
+    def call(self, method: str, *arguments: object) -> float | None:
+        if method == "connect":
+            _, people, _ = arguments
+            assert isinstance(people, list)
+            self.held = bytearray(b"x") * (len(people) << 20)
+            return 2.0
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.held.clear()
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "CrowdProcess", Weight)
+    monkeypatch.setattr("fastsock.bench.scenarios.time.sleep", lambda _seconds: None)
+
+
+@pytest.mark.usefixtures("weights")
+def test_idle_sockets_are_weighed() -> None:
+    figures = Bench(Here(psutil.Process()), 1, lambda _text: None).idle().figures
+    assert figures["connects_per_s"] == 5
+    assert figures["kb_per_socket"] == pytest.approx(1024, rel=0.2)
+    assert sum(figures["kb_by_kind"].values()) == figures["kb_per_socket"]
+    assert figures["empty_mb"] > 10
+    assert list(figures["connect_cpu_us"]) == list(figures["kb_by_kind"])
+
+
+@pytest.mark.usefixtures("weights")
+def test_the_sockets_of_a_server_whose_processes_are_not_known_are_not_weighed() -> None:
+    assert Bench(Here(), 1, lambda _text: None).idle().figures == {"connects_per_s": 5}
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
