@@ -103,6 +103,8 @@ def run(
                 progress.remove_task(line)
                 results.append(play(target, scenario, plan, progress))
     show(console, results)
+    if url is not None:
+        console.print("Processor time and memory are known only of a server that the benchmark has started itself.")
     if json_file is not None:
         write_json(json_file, results)
     if plot_file is not None:

@@ -49,7 +49,7 @@ class StepResult(msgspec.Struct):
     counted: Counted
     deliveries_per_s: float
     cpu_us: dict[str, float]
-    """Server's processor time per delivery (``fanout``) or message (``dm``), by kind of process."""
+    """Server's processor time per delivery (``fanout``) or message (``dm``), by kind of process; empty: not known."""
     sustained: bool
 
     @property
@@ -188,7 +188,7 @@ class Bench:
         return Result("dm", self._target.name, {"pairs": len(plan) // 2}, [rest, *steps])
 
     def idle(self) -> Result:
-        """Sockets that say nothing."""
+        """Sockets that say nothing; without the server's processes only how fast they connect is known."""
         people = self._target.people()
         before = self._settled_memory()
         with CrowdProcess(self._target.numbered) as crowd:
@@ -199,19 +199,20 @@ class Bench:
             after = self._settled_memory()
             crowd.call("leave")
         each = {kind: (after[kind] - before.get(kind, 0)) / len(people) / 1024 for kind in after}
-        figures = {
-            "connects_per_s": len(people) / took_s,
-            "kb_per_socket": sum(each.values()),
-            "kb_by_kind": dict(sorted(each.items(), key=lambda item: -item[1])),
-            "connect_cpu_us": cpu_us,
-            "empty_mb": sum(before.values()) / 2**20,
-        }
+        figures: dict[str, Any] = {"connects_per_s": len(people) / took_s}
+        if before:
+            figures |= {
+                "kb_per_socket": sum(each.values()),
+                "kb_by_kind": dict(sorted(each.items(), key=lambda item: -item[1])),
+                "connect_cpu_us": cpu_us,
+                "empty_mb": sum(before.values()) / 2**20,
+            }
         return Result("idle", self._target.name, {"sockets": len(people)}, figures=figures)
 
     def _settled_memory(self) -> dict[str, int]:
         """Memory when it no longer grows."""
         memory = self._footprint.memory_bytes()
-        for _ in range(10):
+        for _ in range(10 if memory else 0):
             time.sleep(2)
             now = self._footprint.memory_bytes()
             grown, memory = sum(now.values()) - sum(memory.values()), now
@@ -244,7 +245,7 @@ class Bench:
         figures = {
             **back,
             "clients_per_s": count / back["took_s"],
-            "cpu_us": {kind: 1e6 * spent / count for kind, spent in used.items()},
+            **({"cpu_us": {kind: 1e6 * spent / count for kind, spent in used.items()}} if used else {}),
             "lost": lacking,
             "failed": count - back["each"]["count"],
         }

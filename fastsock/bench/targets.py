@@ -59,7 +59,7 @@ class Target(Protocol):
         ...
 
     def processes(self) -> Iterable[psutil.Process]:
-        """What the server is made of, as far as this machine knows."""
+        """What the server is made of; nothing where that is not known, and so neither is what it costs."""
         ...
 
 

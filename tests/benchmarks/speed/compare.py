@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from fastsock.bench.scenarios import Result, StepResult
 
+DM_AT_THEIRS = "dm at their rate"
+"""``dm`` at the rate that saturates the baseline."""
+
 Results = Mapping[str, Sequence[Result]]
 """By what was played ("fanout 10x50"), a result for each round."""
 
@@ -109,8 +112,8 @@ def wishes(beside_hosts: bool) -> list[Wish]:
         Wish("dm", "p99 at rest", "ms", _at_rest(lambda step: step.counted.delivery.p99_ms), 3),
         Wish("dm", "ack p50 at rest", "ms", _at_rest(lambda step: step.counted.ack.p50_ms)),
         Wish("dm", "CPU a message at rest", "us", _at_rest(lambda step: step.total_cpu_us)),
-        Wish("dm at their rate", "p50", "ms", lambda result: result.steps[-1].counted.delivery.p50_ms, 0.25),
-        Wish("dm at their rate", "p99", "ms", lambda result: result.steps[-1].counted.delivery.p99_ms, 0.25),
+        Wish(DM_AT_THEIRS, "p50", "ms", lambda result: result.steps[-1].counted.delivery.p50_ms, 0.25),
+        Wish(DM_AT_THEIRS, "p99", "ms", lambda result: result.steps[-1].counted.delivery.p99_ms, 0.25),
         Wish("idle", "memory a socket", "KB", _figure("kb_per_socket"), 20, alone=True),
         Wish("idle", "connects", "/s", _figure("connects_per_s")),
         Wish("reconnect", "all are back", "s", _figure("took_s"), 0.5),

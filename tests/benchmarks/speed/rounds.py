@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fastsock.bench.scenarios import Bench, Result
 from fastsock.bench.targets import Started, Target, plan_rooms
 from tests.benchmarks.speed.baseline import Baseline
+from tests.benchmarks.speed.compare import DM_AT_THEIRS
 from tests.postgres import PostgresServer
 
 OURS, THEIRS = "fastsock", "redis baseline"
@@ -88,7 +89,7 @@ class Rounds:
                 self._keep(who, "dm", result)
                 rate = self._their_rate()
                 if rate is not None:
-                    self._keep(who, "dm at their rate", bench.dm(rate, [rate]))
+                    self._keep(who, DM_AT_THEIRS, bench.dm(rate, [rate]))
                 return
             else:
                 result = bench.idle() if play.kind == "idle" else bench.reconnect()
