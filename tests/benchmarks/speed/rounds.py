@@ -105,7 +105,9 @@ class Rounds:
         return FIRST[who][play.kind] / play.copies if best is None else START_AGAIN * best.rate_per_s
 
     def _their_rate(self) -> float | None:
-        """The baseline's last saturation rate of ``dm``."""
+        """Where the baseline's last ``dm`` was saturated: the lowest rate that it did not sustain."""
         theirs = self.results[THEIRS].get("dm")
-        best = theirs[-1].best() if theirs else None
-        return None if best is None else best.rate_per_s
+        if not theirs:
+            return None
+        beyond = [step.rate_per_s for step in theirs[-1].steps[1:] if not step.sustained]
+        return min(beyond, default=theirs[-1].steps[-1].rate_per_s)
