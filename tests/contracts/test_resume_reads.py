@@ -261,3 +261,20 @@ async def test_the_gateway_reads_pages_by_plain_tuples(conversations: Conversati
     assert found == {(ROOM, 0, 3): [created, *said[:2]], (OTHER, 0, 2): []}
     assert await reads.standings([5]) == {5: Standing({ROOM: 1}, {ROOM: 4}, {})}
     assert await reads.subscriptions([5]) == {5: [Subscription(ROOM, 4, 0, 1)]}
+
+
+async def test_the_reads_of_a_gateway_are_planned_once(url: str, conversations: Conversations, log: MessageLog) -> None:
+    await make_room(conversations, 1, 2)
+    said = await say(log, ROOM, 1, "a")
+    database = Database(url, pool_size=1, lookups=True)
+    reads = GatewayReads(database)
+    for _ in range(9):
+        assert await reads.subscriptions([2, 9]) == {2: [Subscription(ROOM, 2, 1, 1)], 9: []}
+        assert await reads.standings([2, 9]) == {2: Standing({ROOM: 1}, {ROOM: 2}, {}), 9: NOBODY}
+        assert await reads.pages([(ROOM, 1, 2)]) == {(ROOM, 1, 2): said}
+    if database.dialect == "postgresql":
+        async with database.autocommit() as connection:
+            about = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%wanted%'"
+            plans = (await connection.exec_driver_sql(about)).all()
+            assert [tuple(row) for row in plans if row[0] > 1] == [(9, 0)] * 3
+    await database.close()
