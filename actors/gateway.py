@@ -120,6 +120,7 @@ class Gateway(Generic[S]):
         self._requests: dict[int, Pending] = {}
         self._last_request = 0
         self._lingering: dict[str, None] = {}
+        """The earliest to be given up first; those that are needed again are in it until their turn comes."""
         self._retrying: dict[str, None] = {}
         self._reloads: dict[int, int] = {}
         """When the memberships of each user are next read, the earliest first."""
@@ -164,14 +165,17 @@ class Gateway(Generic[S]):
         del user.seats[socket]
         if not user.seats:
             self._reloads.pop(user.user_id, None)
-            user.linger_until_ms = now_ms + DETACH_LINGER_MS
-            self._lingering[names.user(user.user_id)] = None
+            self._linger(user, names.user(user.user_id), now_ms)
         return [*outputs, Submit(Envelope(names.user(user.user_id), 0, Disconnect(seat.connection_id)))]
 
     def _perhaps_linger(self, topic: Topic[S], now_ms: int) -> None:
         if not topic.sockets and not topic.behind and topic.linger_until_ms is None:
-            topic.linger_until_ms = now_ms + DETACH_LINGER_MS
-            self._lingering[topic.name] = None
+            self._linger(topic, topic.name, now_ms)
+
+    def _linger(self, thing: Topic[S] | User[S], name: str, now_ms: int) -> None:
+        thing.linger_until_ms = now_ms + DETACH_LINGER_MS
+        self._lingering.pop(name, None)
+        self._lingering[name] = None
 
     # --- resuming ------------------------------------------------------------------------------------------------
 
@@ -619,23 +623,32 @@ class Gateway(Generic[S]):
 
     def _stop_lingering(self, now_ms: int) -> list[Output[S]]:
         outputs: list[Output[S]] = []
-        for name in list(self._lingering):
-            thing = self._thing(name)
-            if thing is not None and thing.linger_until_ms is not None:
-                if thing.linger_until_ms > now_ms:
-                    continue
-                if self._is_awaited(thing):
-                    thing.linger_until_ms = now_ms + DETACH_LINGER_MS
-                    continue
-                if isinstance(thing, Topic):
-                    del self._topics[name]
-                    self._replays.forget_topic(name)
-                else:
-                    del self._users[thing.user_id]
-                    self._requests.pop(thing.attaching, None)
-                outputs.append(Submit(Envelope(name, 0, Detach())))
+        for name in self._lingered(now_ms):
             del self._lingering[name]
+            thing = self._thing(name)
+            if thing is None or thing.linger_until_ms is None:
+                continue
+            if self._is_awaited(thing):
+                self._linger(thing, name, now_ms)
+                continue
+            if isinstance(thing, Topic):
+                del self._topics[name]
+                self._replays.forget_topic(name)
+            else:
+                del self._users[thing.user_id]
+                self._requests.pop(thing.attaching, None)
+            outputs.append(Submit(Envelope(name, 0, Detach())))
         return outputs
+
+    def _lingered(self, now_ms: int) -> list[str]:
+        """Whatever is at the head of those that linger and need not be there any longer."""
+        over: list[str] = []
+        for name in self._lingering:
+            thing = self._thing(name)
+            if thing is not None and thing.linger_until_ms is not None and thing.linger_until_ms > now_ms:
+                break
+            over.append(name)
+        return over
 
     def _is_awaited(self, thing: Topic[S] | User[S]) -> bool:
         """Whether something is still to come for it: an entry that lets somebody in, or the answer to a load."""

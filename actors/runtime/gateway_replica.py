@@ -33,7 +33,7 @@ REPORT_S = 2.0
 async def gateway(settings: Settings) -> AsyncIterator[ASGIApp]:
     """The WebSocket application."""
     assert settings.secret_key is not None, "whoever starts the system resolves the secret"
-    database = Database(settings.database_url_resolved)
+    database = Database(settings.database_url_resolved, lookups=True)
     tasks = Tasks()
     try:
         placement, log = await placements.load(database), MessageLog(database)

@@ -11,6 +11,7 @@ take the processor or the memory from people who chat.
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import threading
 from collections.abc import Callable
@@ -30,6 +31,9 @@ T = TypeVar("T")
 ALGORITHM = "HS256"
 MAX_TOKEN_CHARS = 4_096
 """Ours have about 130; what is longer is not looked at."""
+
+REMEMBERED_TOKENS = 10_000
+"""Tokens whose signature need not be checked again: whoever comes back shows the same one. 450 bytes each."""
 
 ARGON2_MEMORY_KIB = 19_456
 ARGON2_PASSES = 2
@@ -66,6 +70,27 @@ def verify(token: str, secret: str, now: float) -> Claims:
     """
     if len(token) > MAX_TOKEN_CHARS:
         raise error_of("not_authenticated", f"the token has {len(token):,} of at most {MAX_TOKEN_CHARS:,} characters")
+    subject, expires_at = _signed(token, secret)
+    if not now < expires_at:
+        raise error_of("token_expired", "the token has expired")
+    if not (
+        subject.isascii() and subject.isdigit() and len(subject) <= len(str(MAX_ID)) and 1 <= int(subject) <= MAX_ID
+    ):
+        raise error_of("not_authenticated", "the token's sub is not a user's id")
+    return Claims(int(subject), float(expires_at))
+
+
+@functools.lru_cache(REMEMBERED_TOKENS)
+def _signed(token: str, secret: str) -> tuple[str, int | float]:
+    """Subject and end of a token that was made with this secret; whether it has ended is the caller's question.
+
+    Only what this returns is remembered: whoever does not have the secret takes nobody's place. Checking takes 34 us,
+    remembering 1 us.
+
+    Raises:
+        PolicyError: ``not_authenticated``.
+
+    """
     options: jwt.types.Options = {"require": ["sub", "exp"], "verify_exp": False, "verify_iat": False}
     try:
         claims = jwt.decode(token, secret, [ALGORITHM], options)
@@ -74,13 +99,7 @@ def verify(token: str, secret: str, now: float) -> Claims:
     subject, expires_at = claims["sub"], claims["exp"]
     if not isinstance(expires_at, int | float):
         raise error_of("not_authenticated", "the token's exp is not a number")
-    if not now < expires_at:
-        raise error_of("token_expired", "the token has expired")
-    if not (
-        subject.isascii() and subject.isdigit() and len(subject) <= len(str(MAX_ID)) and 1 <= int(subject) <= MAX_ID
-    ):
-        raise error_of("not_authenticated", "the token's sub is not a user's id")
-    return Claims(int(subject), float(expires_at))
+    return subject, expires_at
 
 
 class Verdict(NamedTuple):

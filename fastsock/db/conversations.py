@@ -62,20 +62,14 @@ _OF_USERS = Statement(
     wanted=_IDS,
 )
 _STANDINGS = Statement(
-    """
-    SELECT members.user_id, members.conversation, members.joined_seq,
-        coalesce((SELECT max(seq) FROM log WHERE log.conversation = members.conversation), 0)
-    FROM {wanted} JOIN members ON members.user_id = wanted.id
-    """,
-    wanted=_IDS,
-)
-_MARKERS = Statement(
     f"""
-    SELECT wanted.id, markers.conversation, markers.user_id, markers.read_seq, markers.delivered_seq
+    SELECT members.user_id, members.conversation, members.joined_seq,
+        coalesce((SELECT max(seq) FROM log WHERE log.conversation = members.conversation), 0),
+        markers.read_seq, markers.delivered_seq
     FROM {{wanted}} JOIN members ON members.user_id = wanted.id
-    JOIN markers ON markers.conversation = members.conversation AND markers.user_id = members.user_id
+    LEFT JOIN markers ON markers.user_id = members.user_id AND markers.conversation = members.conversation
     UNION ALL
-    SELECT wanted.id, markers.conversation, markers.user_id, markers.read_seq, markers.delivered_seq
+    SELECT members.user_id, members.conversation, 0, markers.user_id, markers.read_seq, markers.delivered_seq
     FROM {{wanted}} JOIN members ON members.user_id = wanted.id
     JOIN markers ON markers.conversation = members.conversation AND markers.user_id IN (
         SELECT furthest.user_id FROM markers AS furthest JOIN members AS present
@@ -85,6 +79,8 @@ _MARKERS = Statement(
     """,  # noqa: S608 - a constant
     wanted=_IDS,
 )
+"""User, conversation, ``joined_seq``, head and the user's own marker; then, with 0 for ``joined_seq``, whose the
+markers are that have got furthest. As two statements it cost PostgreSQL 14 us a user, not 8 (15 a read, no markers)."""
 _MARK_READ = Statement(
     """
     INSERT INTO markers (user_id, conversation, read_seq)
@@ -174,22 +170,20 @@ class Conversations:
         return found
 
     async def standings(self, user_ids: Sequence[int]) -> dict[int, Standing]:
-        """How each of these users stands to their conversations, in two queries.
+        """How each of these users stands to their conversations, in one query.
 
         Raises:
             RetryableError: ``storage_unavailable``.
 
         """
         found = {user: Standing({}, {}, {}) for user in user_ids}
-        wanted = [(user,) for user in found]
-
-        async def query(connection: AsyncConnection) -> None:
-            for user, name, joined_seq, head in await _STANDINGS.fetch(connection, wanted=wanted):
-                found[user].joined[name], found[user].heads[name] = joined_seq, head
-            for user, name, whose, read_seq, delivered_seq in await _MARKERS.fetch(connection, wanted=wanted):
-                found[user].markers.setdefault(name, {})[whose] = Marker(read_seq, delivered_seq)
-
-        await self._database.read(query)
+        rows = await self._all(_STANDINGS, wanted=[(user,) for user in found])
+        for user, name, joined_seq, number, read_seq, delivered_seq in rows:
+            standing, whose = found[user], number
+            if joined_seq:
+                standing.joined[name], standing.heads[name], whose = joined_seq, number, user
+            if read_seq is not None:
+                standing.markers.setdefault(name, {})[whose] = Marker(read_seq, delivered_seq)
         return found
 
     # --- rooms -----------------------------------------------------------------------------------------------------

@@ -416,6 +416,26 @@ def test_who_comes_back_in_time_finds_everything_attached(bench: Bench) -> None:
     assert bench.tick(DETACH_LINGER_MS) == []
 
 
+def test_each_lingers_since_it_was_needed_last(bench: Bench) -> None:
+    other = Subscription("room:43", 1, 0, 1)
+    bench.ready("a", 1, member())
+    bench.ready("b", 2, other)
+    bench.disconnect("a")
+    bench.now_ms = 10
+    bench.connect("c", 1)
+    bench.load(1, member())
+    bench.now_ms = 20
+    bench.disconnect("b")
+    bench.now_ms = 30
+    bench.disconnect("c")
+    assert bench.tick(DETACH_LINGER_MS + 19) == []
+    assert bench.tick(DETACH_LINGER_MS + 20) == [submit("room:43", Detach()), submit("user:2", Detach())]
+    assert bench.gateway.next_deadline_ms() == DETACH_LINGER_MS + 30
+    assert bench.tick(DETACH_LINGER_MS + 29) == []
+    assert bench.tick(DETACH_LINGER_MS + 30) == [submit(ROOM, Detach()), submit("user:1", Detach())]
+    assert bench.gateway.next_deadline_ms() is None
+
+
 def test_a_user_stays_while_a_load_is_under_way(bench: Bench) -> None:
     bench.connect("a", 1)
     bench.deliver(Answer(1, b"null"))

@@ -7,7 +7,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import jwt
 import pytest
@@ -16,8 +16,17 @@ from argon2.exceptions import InvalidHashError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastsock.core import security
 from fastsock.core.errors import FastSockError
-from fastsock.core.security import ARGON2_MEMORY_KIB, Claims, Passwords, Verdict, create_access_token, verify
+from fastsock.core.security import (
+    ARGON2_MEMORY_KIB,
+    REMEMBERED_TOKENS,
+    Claims,
+    Passwords,
+    Verdict,
+    create_access_token,
+    verify,
+)
 from fastsock.schemas.names import MAX_ID
 
 SECRET = "a secret of more than thirty-two bytes for the tests"
@@ -84,6 +93,62 @@ def test_a_token_without_signature_is_refused() -> None:
 def test_a_token_of_another_algorithm_is_refused() -> None:
     other = jwt.encode({"sub": "7", "exp": 1_900_000_000}, SECRET * 2, "HS512")
     assert refusal(other) == ("not_authenticated", "the token is not valid")
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The tokens whose signature is checked from now on, when nothing is remembered."""
+    checked: list[str] = []
+    decode = jwt.decode
+
+    def counted(token: str, *arguments: Any) -> Any:
+        checked.append(token)
+        return decode(token, *arguments)
+
+    security._signed.cache_clear()
+    monkeypatch.setattr(jwt, "decode", counted)
+    yield checked
+    security._signed.cache_clear()
+
+
+def test_a_token_that_was_checked_is_remembered_until_it_ends(checks: list[str]) -> None:
+    token = create_access_token(7, SECRET, 60, NOW)
+    for age_s in (0, 1, 59.999):
+        assert verify(token, SECRET, NOW + age_s) == Claims(7, NOW + 60)
+    assert refusal(token, NOW + 60) == ("token_expired", "the token has expired")
+    assert verify(token, SECRET, NOW) == Claims(7, NOW + 60)
+    assert checks == [token]
+
+
+def test_a_token_is_remembered_for_its_secret_alone(checks: list[str]) -> None:
+    token = create_access_token(7, SECRET, 60, NOW)
+    verify(token, SECRET, NOW)
+    with pytest.raises(FastSockError, match="the token is not valid"):
+        verify(token, "another secret of more than thirty-two bytes", NOW)
+    assert checks == [token, token]
+
+
+def test_a_token_that_is_not_valid_is_not_remembered(checks: list[str]) -> None:
+    valid = create_access_token(7, SECRET, 60, NOW)
+    verify(valid, SECRET, NOW)
+    forged = valid[:-4] + ("AAAA" if valid[-4:] != "AAAA" else "BBBB")
+    for _ in range(2):
+        assert refusal(forged) == ("not_authenticated", "the token is not valid")
+        assert refusal(signed(sub="7", exp="soon"))[0] == "not_authenticated"
+    assert len(checks) == 5
+    assert security._signed.cache_info().currsize == 1
+
+
+def test_of_too_many_tokens_those_are_forgotten_that_were_not_shown_for_longest(checks: list[str]) -> None:
+    tokens = [create_access_token(user, SECRET, 60, NOW) for user in range(1, REMEMBERED_TOKENS + 2)]
+    for token in tokens:
+        verify(token, SECRET, NOW)
+    assert checks == tokens
+    verify(tokens[-1], SECRET, NOW)
+    verify(tokens[1], SECRET, NOW)
+    assert checks == tokens
+    verify(tokens[0], SECRET, NOW)
+    assert checks == [*tokens, tokens[0]]
 
 
 @pytest.mark.parametrize("subject", ["", "0", "-1", "1.0", " 7", "seven", "\u0667", str(MAX_ID + 1), "9" * 2_000])
