@@ -20,7 +20,6 @@ def configure(level: str, log_format: Literal["console", "json"]) -> None:
     exceptions = [structlog.processors.format_exc_info] if log_format == "json" else []
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,
