@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -110,16 +111,17 @@ class Here:
 
 
 class Weight:
-    """Clients that cost this process 1 MiB each while they are connected."""
+    """Clients that cost this process 1 MiB each while they are connected: pages that it did not have before."""
 
     def __init__(self, _numbered: bool) -> None:
-        self.held = bytearray()
+        self.held: mmap.mmap | None = None
 
     def call(self, method: str, *arguments: object) -> float | None:
         if method == "connect":
             _, people, _ = arguments
             assert isinstance(people, list)
-            self.held = bytearray(b"x") * (len(people) << 20)
+            self.held = mmap.mmap(-1, len(people) << 20)
+            self.held.write(b"x" * len(self.held))
             return 2.0
         return None
 
@@ -127,7 +129,8 @@ class Weight:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self.held.clear()
+        assert self.held is not None
+        self.held.close()
 
 
 @pytest.fixture
