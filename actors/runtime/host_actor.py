@@ -95,7 +95,7 @@ class HostActor:
 
     async def _start(self) -> None:
         settle_in(self._settings, asyncio.get_running_loop())
-        database = Database(self._settings.database_url_resolved)
+        database = Database(self._settings.database_url_resolved, lookups=True)
         self._log = MessageLog(database)
         self._conversations = Conversations(database)
         self._database = database
@@ -107,7 +107,7 @@ class HostActor:
         incarnation = uuid4().hex[:8]
         self._writers = max(1, self._settings.writer_actors)
         if not self._settings.writer_actors:
-            self._beside = Writer(MessageLog(Database(self._settings.database_url_resolved, pool_size=1)))
+            self._beside = Writer(MessageLog(Database(self._settings.database_url_resolved, pool_size=1, lookups=True)))
         limits = self._writers, self._settings.max_connections_per_user
         self._host = Host(self._name, incarnation, placement, *limits)
         log.info("host started", host=self._name, incarnation=incarnation, epoch=self._host.placement.epoch)

@@ -36,5 +36,5 @@ class PersistenceActor:
     def _open(self) -> Writer:
         if self._writer is None:
             settle_in(self._settings, asyncio.get_running_loop())
-            self._writer = Writer(MessageLog(Database(self._settings.database_url_resolved, pool_size=2)))
+            self._writer = Writer(MessageLog(Database(self._settings.database_url_resolved, pool_size=2, lookups=True)))
         return self._writer
