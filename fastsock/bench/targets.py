@@ -30,6 +30,7 @@ TOKEN_TTL_S = 24 * 3600
 START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 SIGN_UPS_AT_ONCE = 8
+SHOWN_LOG_CHARS = 1_000
 AT_MS = 1_700_000_000_000
 PATH = "/api/v1/ws/chat"
 
@@ -196,11 +197,15 @@ class Started:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._ready():
             if self._process.poll() is not None:
-                raise TargetError(f"fastsock serve ended with {self._process.returncode}: see {self.log}")
+                raise TargetError(f"fastsock serve ended with {self._process.returncode}: {self._said()}")
             if time.monotonic() > deadline:
                 self.__exit__()
-                raise TargetError(f"fastsock serve is not ready after {START_TIMEOUT_S:g} s: see {self.log}")
+                raise TargetError(f"fastsock serve is not ready after {START_TIMEOUT_S:g} s: {self._said()}")
             time.sleep(0.2)
+
+    def _said(self) -> str:
+        """The end of its log, which may go with the directory."""
+        return self.log.read_text(errors="replace")[-SHOWN_LOG_CHARS:].strip()
 
     def _ready(self) -> bool:
         try:

@@ -51,7 +51,7 @@ CONNECT_WITHIN_S = 5.0
 
 WORKER_NICENESS = "0"
 """Ray gives its workers 15, for batch jobs beside other work: then whoever shares the machine goes first, and a message
-waits. Measured on 2 cores with the clients on them too, in `README.md`."""
+waits."""
 CONTROL_LOOP_S = "0.5"
 """Serve's controller looks at its deployments so often; Ray's own 0.1 s cost 3 % of a core, all the time."""
 INLINE_BYTES = str(2 * MAX_BATCH_BYTES)
